@@ -1,0 +1,35 @@
+//! Daemonless builder of OCI images: a Dockerfile and a context go in, an OCI image comes out.
+//!
+//! The library parses Dockerfiles into a build graph, runs each `RUN` step inside rootless user namespaces, writes
+//! what changed as tar layers and assembles an OCI image. It never prints, never reads the environment or the home
+//! directory, and never exits: facts come in through values, news goes out as [`Event`]s.
+//!
+//! Modules stand in levels and import only from lower ones; `ARCHITECTURE.md` has the table and
+//! `tests/imports.rs` holds it.
+
+pub mod diagnostic;
+pub mod dockerfile;
+pub mod image;
+
+mod context;
+mod digest;
+mod event;
+mod export;
+mod layer;
+mod plan;
+mod registry;
+mod request;
+mod rootless;
+mod sandbox;
+mod snapshot;
+mod solver;
+mod store;
+mod sys;
+mod tree;
+mod worker;
+
+pub use digest::{ChainId, DiffId, Digest};
+pub use event::{Event, OutputStream, StepId, StepInfo};
+pub use request::{
+    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,
+};

@@ -1,0 +1,182 @@
+//! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// A Dockerfile's text with the name it is shown by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerfileSource {
+    /// As shown in diagnostics, usually the path the user gave.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// Rules of `<Dockerfile>.dockerignore` when there is such a file; it replaces the context's own.
+    #[serde(default)]
+    pub ignore: Option<(String, String)>,
+}
+
+/// Where files of a context come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ContextSource {
+    /// No files.
+    Empty,
+    /// A directory on this machine, read in place.
+    Directory(PathBuf),
+    /// An image in an OCI layout directory: `oci-layout://DIR[:TAG|@DIGEST]`.
+    OciLayout {
+        /// The layout.
+        path: PathBuf,
+        /// Tag or digest; without one the layout must hold a single image.
+        reference: Option<String>,
+    },
+    /// An image in a tar of an OCI layout: `oci-archive:FILE[:TAG]`.
+    OciArchive {
+        /// The file.
+        path: PathBuf,
+        /// Tag or digest.
+        reference: Option<String>,
+    },
+    /// An image of the store or a registry: `docker-image://REF`.
+    Image(String),
+}
+
+/// How layer blobs are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CompressionKind {
+    /// gzip, read by everything.
+    Gzip,
+    /// zstd, smaller and faster; containerd 1.5, Docker 23, Podman 2 or later read it.
+    Zstd,
+    /// A plain tar.
+    Uncompressed,
+}
+
+/// Codec and level of new layers. The bytes depend on these two and the content alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Compression {
+    /// The codec.
+    pub kind: CompressionKind,
+    /// gzip 0–9, zstd 1–22; `None` is the codec's default here.
+    pub level: Option<u8>,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self { kind: CompressionKind::Gzip, level: None }
+    }
+}
+
+/// Where the image goes besides the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Output {
+    /// `type=oci,dest=FILE`: a tar of an OCI layout.
+    OciArchive {
+        /// The file; replaced atomically.
+        dest: PathBuf,
+        /// Compression of this build's layers, where the output names one.
+        compression: Option<Compression>,
+    },
+    /// `type=oci,tar=false,dest=DIR`: an OCI layout; what it already holds stays.
+    OciLayout {
+        /// The directory; made when missing.
+        dest: PathBuf,
+        /// Compression of this build's layers, where the output names one.
+        compression: Option<Compression>,
+    },
+}
+
+/// What to build. Optional settings are public fields with defaults from [`BuildRequest::new`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BuildRequest {
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// The main context.
+    pub context: ContextSource,
+    /// Named contexts, the last of a name counts.
+    pub build_contexts: Vec<(String, ContextSource)>,
+    /// Stage by name or number; the last one by default.
+    pub target: Option<String>,
+    /// Build args, the last of a name counts.
+    pub build_args: Vec<(String, String)>,
+    /// Labels that win over the Dockerfile's.
+    pub labels: Vec<(String, String)>,
+    /// Names for the store.
+    pub tags: Vec<String>,
+    /// Outputs besides the store.
+    pub outputs: Vec<Output>,
+    /// Platform of the image, `os/arch[/variant]`; this machine's by default.
+    pub platform: Option<String>,
+    /// Compression of new layers.
+    pub compression: Compression,
+    /// Run every step although a result is there.
+    pub no_cache: bool,
+    /// Steps and worker threads at once; the number of usable CPUs by default.
+    pub jobs: Option<usize>,
+    /// Seconds since 1970: `created` of config and history, and the latest mtime of files in new layers.
+    pub source_date_epoch: Option<i64>,
+}
+
+impl BuildRequest {
+    /// Asks for the last stage of `dockerfile`, with files from `context`, into the store alone.
+    pub fn new(dockerfile: DockerfileSource, context: ContextSource) -> Self {
+        Self {
+            dockerfile,
+            context,
+            build_contexts: Vec::new(),
+            target: None,
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            tags: Vec::new(),
+            outputs: Vec::new(),
+            platform: None,
+            compression: Compression::default(),
+            no_cache: false,
+            jobs: None,
+            source_date_epoch: None,
+        }
+    }
+}
+
+/// A finished build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BuildOutcome {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Digest of the image config, the image ID.
+    pub config_digest: Digest,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+    /// Names under which the store holds it, fully qualified.
+    pub names: Vec<String>,
+}
+
+/// An image of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ImageSummary {
+    /// Full name with tag.
+    pub name: String,
+    /// Digest of its manifest or index.
+    pub digest: Digest,
+    /// `os/arch[/variant]`.
+    pub platform: String,
+    /// `created` of the config, RFC 3339, where it has one.
+    pub created: Option<String>,
+    /// Bytes of the blobs, as stored.
+    pub size_bytes: u64,
+    /// Labels of the config.
+    pub labels: BTreeMap<String, String>,
+}
