@@ -1,1 +1,11 @@
-//! solver
+//! Runs a graph of steps: decides what is cached, what may run now, and what must wait.
+//!
+//! It knows neither Dockerfiles nor file systems: a [`Worker`] says what decides a step's result and does the work.
+//! One coordinator state owns the progress of the build; no lock is held while a step works. A step starts as soon as
+//! its inputs are there. The first failure cancels what still runs, and is the one that is reported.
+
+mod key;
+mod schedule;
+
+pub(crate) use key::{KeyHasher, KeyParts};
+pub(crate) use schedule::{Completed, SolveFailure, SolveOptions, Worker, solve};
