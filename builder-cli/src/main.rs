@@ -1,2 +1,23 @@
-//! x
-fn main() {}
+//! The `builder` command: everything that reads the environment, prints, or decides an exit code. The work is done by
+//! `builder-core`.
+
+mod args;
+mod command;
+mod failure;
+mod options;
+mod progress;
+mod terminate;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // First of all: this process may be the build process, which must enter its namespaces with a single thread.
+    builder_core::init();
+    let args = args::Args::parse();
+    match command::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

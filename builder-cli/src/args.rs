@@ -1,0 +1,195 @@
+//! The command line. Names and meanings follow `docker build` wherever it has them.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Build OCI images without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(name = "builder", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Directory of images, layers and cache [default: $XDG_DATA_HOME/builder, as root /var/lib/builder]
+    #[arg(long, global = true, value_name = "DIR", env = "BUILDER_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the Dockerfile or the context is at fault; 2 wrong usage; 69 this machine \
+cannot do it; 70 a fault of builder itself; 73 an output could not be written; 74 the state directory failed; 75 a \
+registry failed; 130 interrupted. A failed RUN passes its own exit status on (128 + N when signal N ended it).";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Show an image of the store as JSON
+    Inspect(InspectArgs),
+    /// Remove names from the store; the data goes with `prune`
+    Rmi(RmiArgs),
+    /// Make an image of a root filesystem tar
+    Import(ImportArgs),
+    /// Free what no image needs
+    Prune(PruneArgs),
+    /// Show what the state directory takes on disk
+    Du(DuArgs),
+    /// Show what this machine allows, and what would allow more
+    Doctor(DoctorArgs),
+}
+
+/// How news of a build is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// tty on a terminal, plain elsewhere
+    Auto,
+    /// Lines grouped by step
+    Plain,
+    /// Live steps with elapsed time and the tail of their output
+    Tty,
+    /// One event a line
+    Json,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct BuildArgs {
+    /// Directory with the files that COPY and ADD may use
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+
+    /// The Dockerfile; `-` is standard input [default: CONTEXT/Dockerfile, then Containerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Name in the store, NAME[:TAG]
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+
+    /// Stage to build, by name or number [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Value of an ARG; without =VALUE taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+
+    /// Further context: a directory, oci-layout://DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG] or docker-image://REF
+    #[arg(long = "build-context", value_name = "NAME=WHERE")]
+    pub(crate) build_contexts: Vec<String>,
+
+    /// Label of the image; wins over the Dockerfile's
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+
+    /// Output: type=oci,dest=FILE.tar or type=oci,tar=false,dest=DIR [,compression=KIND,compression-level=N]
+    #[arg(short, long = "output", value_name = "SPEC")]
+    pub(crate) outputs: Vec<String>,
+
+    /// Compression of new layers
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) compression: Option<CompressionName>,
+
+    /// Level of the compression: gzip 0 to 9, zstd 1 to 22
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=22))]
+    pub(crate) compression_level: Option<u8>,
+
+    /// Platform of the image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platform: Option<String>,
+
+    /// Run every step although its result is there
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// How to show what happens
+    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
+    pub(crate) progress: ProgressMode,
+
+    /// Write the image ID (digest of the config) to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write digests, descriptor and names as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Steps and threads at once [default: by the number of CPUs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+
+    /// Print nothing but the digest of the image
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompressionName {
+    /// Read by everything
+    Gzip,
+    /// Smaller and faster
+    Zstd,
+    /// A plain tar
+    #[value(alias = "none")]
+    Uncompressed,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct ImagesArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print digests alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct InspectArgs {
+    /// Name or digest of an image
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct RmiArgs {
+    /// Names of images
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct ImportArgs {
+    /// Tar of a root filesystem, plain or compressed with gzip, bzip2, xz or zstd; `-` is standard input
+    #[arg(value_name = "ROOTFS.tar")]
+    pub(crate) file: PathBuf,
+    /// Name in the store, NAME[:TAG]
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Platform of the image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct PruneArgs {
+    /// Forget cached steps too; only named images stay
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct DuArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,149 @@
+//! `builder build`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use builder_core::{
+    BuildOutcome, BuildRequest, Builder, Compression, CompressionKind, ContextSource, DockerfileSource,
+};
+use serde_json::json;
+
+use super::print;
+use crate::args::{BuildArgs, ProgressMode};
+use crate::failure::Failure;
+use crate::{options, progress, terminate};
+
+/// Builds, and tells what came out.
+pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
+    let request = request(args)?;
+    terminate::cancel_on_signal(builder.canceller())?;
+    let mut progress = progress::new(args.progress, args.quiet);
+    let result = builder.build(&request, &mut |event| progress.event(event));
+    progress.finish();
+    let outcome = result?;
+    write_files(args, &outcome)?;
+    if args.progress == ProgressMode::Json {
+        return Ok(());
+    }
+    print(&outcome.digest.to_string())
+}
+
+fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
+    let context = context(&args.context)?;
+    let mut request = BuildRequest::new(dockerfile(args)?, ContextSource::Directory(context));
+    for text in &args.build_args {
+        request.build_args.extend(options::build_arg(text)?);
+    }
+    source_date_epoch(&mut request)?;
+    for text in &args.build_contexts {
+        request.build_contexts.push(options::build_context(text)?);
+    }
+    for text in &args.labels {
+        request.labels.push(options::label(text)?);
+    }
+    for text in &args.outputs {
+        request.outputs.push(options::output(text)?);
+    }
+    request.compression = match (args.compression, args.compression_level) {
+        (None, None) => Compression::default(),
+        (kind, level) => options::compression(kind.map_or(CompressionKind::Gzip, Into::into), level)?,
+    };
+    request.target.clone_from(&args.target);
+    request.tags.clone_from(&args.tags);
+    request.platform.clone_from(&args.platform);
+    request.no_cache = args.no_cache;
+    request.jobs = args.jobs.map(usize::from);
+    Ok(request)
+}
+
+/// `SOURCE_DATE_EPOCH` of the environment counts unless a build arg says otherwise; empty is as if not set.
+fn source_date_epoch(request: &mut BuildRequest) -> Result<(), Failure> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    if !request.build_args.iter().any(|(name, _)| name == NAME) {
+        request.build_args.extend(std::env::var(NAME).ok().map(|value| (NAME.to_owned(), value)));
+    }
+    let value = request.build_args.iter().rfind(|(name, _)| name == NAME).map(|(_, value)| value.as_str());
+    request.source_date_epoch = match value {
+        None | Some("") => None,
+        Some(text) => Some(text.parse().map_err(|_| Failure::usage(format!("{NAME}={text:?} is not a number")))?),
+    };
+    Ok(())
+}
+
+fn context(text: &str) -> Result<PathBuf, Failure> {
+    if text == "-" || text.contains("://") || text.starts_with("git@") {
+        return Err(Failure::usage(format!("the context {text:?} is not a directory; other kinds are not supported")));
+    }
+    let path = PathBuf::from(text);
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => Ok(path),
+        Ok(_) => Err(Failure::usage(format!("the context {text:?} is not a directory"))),
+        Err(source) => Err(Failure::usage(format!("the context {text:?} cannot be read: {source}"))),
+    }
+}
+
+fn dockerfile(args: &BuildArgs) -> Result<DockerfileSource, Failure> {
+    let path = match &args.file {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|source| Failure::usage(format!("read the Dockerfile from standard input: {source}")))?;
+            return Ok(DockerfileSource { name: "Dockerfile".to_owned(), text: text(&bytes, "-")?, ignore: None });
+        }
+        Some(path) => path.clone(),
+        None => default_dockerfile(Path::new(&args.context))?,
+    };
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(&path).map_err(|source| unreadable(&path, &source))?;
+    let mut name = path.clone().into_os_string();
+    name.push(".dockerignore");
+    let ignore = match std::fs::read(&name) {
+        Ok(bytes) => Some((Path::new(&name).display().to_string(), String::from_utf8_lossy(&bytes).into_owned())),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => None,
+        Err(source) => return Err(Failure::usage(format!("read {}: {source}", Path::new(&name).display()))),
+    };
+    Ok(DockerfileSource { text: text(&bytes, &shown)?, name: shown, ignore })
+}
+
+fn unreadable(path: &Path, source: &std::io::Error) -> Failure {
+    Failure::usage(format!("the Dockerfile {} cannot be read: {source}", path.display()))
+}
+
+fn default_dockerfile(context: &Path) -> Result<PathBuf, Failure> {
+    const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
+    NAMES.iter().map(|name| context.join(name)).find(|path| path.exists()).ok_or_else(|| {
+        let text = format!("there is no Dockerfile in {}; name one with -f FILE", context.display());
+        Failure::usage(text)
+    })
+}
+
+fn text(bytes: &[u8], name: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes.to_vec()).map_err(|error| {
+        let line = bytes[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Failure::usage(format!("{name}:{line}: the Dockerfile is not UTF-8 text"))
+    })
+}
+
+/// `--iidfile` and `--metadata-file`, with the keys of `docker buildx build`.
+fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
+    if let Some(path) = &args.iidfile {
+        write(path, &outcome.config_digest.to_string())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let mut value = json!({
+            "containerimage.config.digest": outcome.config_digest,
+            "containerimage.descriptor":
+                {"mediaType": outcome.media_type, "digest": outcome.digest, "size": outcome.size},
+            "containerimage.digest": outcome.digest,
+        });
+        if !outcome.names.is_empty() {
+            value["image.name"] = outcome.names.join(",").into();
+        }
+        write(path, &format!("{value:#}\n"))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|source| Failure::output(format!("write {}: {source}", path.display())))
+}

@@ -1,0 +1,64 @@
+//! One file a subcommand.
+
+mod build;
+mod doctor;
+mod import;
+mod store;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use builder_core::Builder;
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+
+/// Does what the command line says.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let builder = Builder::open(state_dir(args.state_dir)?)?;
+    match args.command {
+        Command::Build(args) => build::run(&builder, &args),
+        Command::Images(args) => store::images(&builder, &args),
+        Command::Inspect(args) => store::inspect(&builder, &args),
+        Command::Rmi(args) => store::rmi(&builder, &args),
+        Command::Import(args) => import::run(&builder, &args),
+        Command::Prune(args) => store::prune(&builder, &args),
+        Command::Du(args) => store::du(&builder, &args),
+        Command::Doctor(args) => doctor::run(&builder, &args),
+    }
+}
+
+/// The option, else `$XDG_DATA_HOME/builder`, `~/.local/share/builder`, and `/var/lib/builder` for root.
+fn state_dir(option: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = option {
+        return Ok(dir);
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/builder"));
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("builder"))
+        .ok_or_else(|| Failure::usage("no place for the state directory: set HOME, or name it with --state-dir"))
+}
+
+/// Writes one line of result to standard output.
+fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Failure::output(format!("write to standard output: {source}"))),
+    }
+}
+
+/// Bytes as a person reads them: `1.2 GB`.
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+fn bytes(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
+        _ => format!("{:.1} GB", count as f64 / 1e9),
+    }
+}

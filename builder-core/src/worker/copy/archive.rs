@@ -1,0 +1,144 @@
+//! `ADD` of an archive: its entries applied to the destination, as `tar -x` there would.
+//!
+//! Paths of entries are hostile: they are cleaned, and resolved inside the destination alone. A symbolic link of the
+//! image or of the archive itself that would lead an entry out of the destination is an error.
+
+use std::collections::HashMap;
+
+use super::canvas::{Canvas, CanvasError, LinkGroup, Origin, Put, clean, components, join, parent, show};
+use super::{Rules, SourceOwner};
+use crate::tree::{Kind, Metadata};
+
+/// An entry of an archive, in the order of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ArchiveEntry {
+    /// Name as stored.
+    pub(crate) name: Vec<u8>,
+    /// Mode, owner, times, attributes.
+    pub(crate) meta: Metadata,
+    /// What it is; the target of a hard link as stored.
+    pub(crate) kind: Kind,
+    /// Number of the entry, by which its bytes are found again.
+    pub(crate) number: usize,
+}
+
+/// Why an archive cannot be applied.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum ArchiveError {
+    /// An entry would land outside of the destination.
+    #[error("archive entry {name:?} leads out of the destination {}", show(.dest))]
+    Escapes { name: String, dest: Vec<u8> },
+    /// A hard link to something that is not there.
+    #[error("archive entry {name:?} links to {target:?}, which is not there")]
+    LinkTarget { name: String, target: String },
+    /// Something is in the way.
+    #[error("archive entry {name:?}: {source}")]
+    Canvas { name: String, source: CanvasError },
+}
+
+/// Applies the entries of an archive below the destination of `rules`.
+pub(crate) fn apply(
+    canvas: &mut Canvas<'_>,
+    rules: &Rules<'_>,
+    source: usize,
+    entries: &[ArchiveEntry],
+) -> Result<(), ArchiveError> {
+    let wrap = |name: &[u8]| {
+        let name = String::from_utf8_lossy(name).into_owned();
+        move |source| ArchiveError::Canvas { name, source }
+    };
+    let dest = canvas.resolve(&rules.dest).map_err(wrap(b"."))?;
+    canvas.mkdir_all(&dest, &rules.implied()).map_err(wrap(b"."))?;
+    let mut groups: HashMap<Vec<u8>, LinkGroup> = HashMap::new();
+    for entry in entries {
+        if components(&entry.name).any(|part| part == b"..") {
+            return Err(escapes(&entry.name, &dest));
+        }
+        let relative = clean(&entry.name);
+        if relative.is_empty() {
+            continue; // The archive's own root says nothing about the destination.
+        }
+        let up = inside(canvas, &dest, parent(&relative), &entry.name)?;
+        let path = join(&up, relative.rsplit(|b| *b == b'/').next().unwrap_or_default());
+        let implied = Metadata { mode: 0o755, mtime: rules.now, ..rules.implied() };
+        canvas.mkdir_all(&up, &implied).map_err(wrap(&entry.name))?;
+        if apply_whiteout(canvas, &up, &path) {
+            continue;
+        }
+        let put = match &entry.kind {
+            Kind::Hardlink { target } => link(canvas, &dest, entry, target, &mut groups)?,
+            kind => {
+                let is_file = matches!(kind, Kind::File { .. });
+                let number = entry.number.to_string().into_bytes();
+                let origin = is_file.then_some(Origin { source, path: number });
+                let meta = rules.adapted(entry.meta.clone(), kind, SourceOwner::Kept);
+                Put { meta, kind: kind.clone(), origin, group: None }
+            }
+        };
+        let both_directories = matches!(put.kind, Kind::Directory { .. }) && canvas.is_dir(&path);
+        if !both_directories && canvas.get(&path).is_some() {
+            canvas.remove(&path);
+        }
+        canvas.put(&path, put).map_err(wrap(&entry.name))?;
+    }
+    Ok(())
+}
+
+/// A layer given as an archive deletes as a layer does (`.wh.NAME`), which is what BuildKit makes of it.
+fn apply_whiteout(canvas: &mut Canvas<'_>, up: &[u8], path: &[u8]) -> bool {
+    let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    match name.strip_prefix(b".wh.") {
+        Some(b".wh..opq") | None => false,
+        Some(hidden) => {
+            canvas.remove(&join(up, hidden));
+            true
+        }
+    }
+}
+
+/// Follows links in `relative` below `dest`; leaving `dest` is an error.
+fn inside(canvas: &Canvas<'_>, dest: &[u8], relative: &[u8], name: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+    let mut at = dest.to_vec();
+    for part in components(relative) {
+        let next = join(&at, part);
+        at = match canvas.get(&next) {
+            Some((_, Kind::Symlink { .. })) => canvas.resolve(&next).map_err(|source| ArchiveError::Canvas {
+                name: String::from_utf8_lossy(name).into_owned(),
+                source,
+            })?,
+            _ => next,
+        };
+        let below = dest.is_empty() || at == dest || (at.starts_with(dest) && at.get(dest.len()) == Some(&b'/'));
+        if !below {
+            return Err(escapes(name, dest));
+        }
+    }
+    Ok(at)
+}
+
+fn link(
+    canvas: &mut Canvas<'_>,
+    dest: &[u8],
+    entry: &ArchiveEntry,
+    target: &[u8],
+    groups: &mut HashMap<Vec<u8>, LinkGroup>,
+) -> Result<Put, ArchiveError> {
+    if components(target).any(|part| part == b"..") {
+        return Err(escapes(&entry.name, dest));
+    }
+    let relative = clean(target);
+    let up = inside(canvas, dest, parent(&relative), &entry.name)?;
+    let path = join(&up, relative.rsplit(|b| *b == b'/').next().unwrap_or_default());
+    if let Some((group, put)) = canvas.group_of(&path) {
+        groups.insert(path, group);
+        return Ok(put);
+    }
+    Err(ArchiveError::LinkTarget {
+        name: String::from_utf8_lossy(&entry.name).into_owned(),
+        target: String::from_utf8_lossy(target).into_owned(),
+    })
+}
+
+fn escapes(name: &[u8], dest: &[u8]) -> ArchiveError {
+    ArchiveError::Escapes { name: String::from_utf8_lossy(name).into_owned(), dest: dest.to_vec() }
+}
