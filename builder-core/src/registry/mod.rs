@@ -1,1 +1,44 @@
-//! registry
+//! Registries: names of images, and a client that reads what stands behind them (distribution-spec 1.1).
+//!
+//! Bytes come out as readers and values; what becomes of them is the caller's business. Nothing is returned that does
+//! not have the digest it was asked by: manifests are checked before they are handed out, blobs when their last byte is
+//! read. Passing faults (broken connections, 5xx, 429, short bodies) are retried by [`RetryPolicy`] and a blob goes on
+//! where it broke off; everything else fails at once with the registry's own words.
+//!
+//! Not here: platform choice, the store, reading of credential files and `registries.conf` (values in [`ClientConfig`]),
+//! and the `urls` of foreign layers, which are never followed.
+//!
+//! ```text
+//! client ── blob ──┐            what is asked for
+//! endpoint         ├─ auth      where to ask, and as whom
+//! challenge ───────┤
+//! transport ── tls ┘            one exchange
+//! ```
+
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+mod config;
+mod credentials;
+mod endpoint;
+mod error;
+mod manifest;
+mod reference;
+mod retry;
+mod tls;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use blob::BlobReader;
+pub(crate) use client::{Client, Notice};
+pub(crate) use config::{
+    ClientConfig, ClientIdentity, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy,
+    Roots, Secret, Timeouts, VerifyTls,
+};
+pub(crate) use credentials::{Access, Credential, Credentials};
+pub(crate) use error::Error;
+pub(crate) use manifest::{ManifestHead, ResolvedManifest};
+pub(crate) use reference::{Reference, ReferenceError};

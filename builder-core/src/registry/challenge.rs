@@ -1,0 +1,78 @@
+//! `WWW-Authenticate`: what a registry wants to see (RFC 7235; distribution's "Token Authentication Specification").
+
+use http_auth::{ChallengeRef, parse_challenges};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+
+/// One way in. Parameters are the registry's words, not yet believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// A token from `realm`.
+    Bearer {
+        /// Where tokens are given out.
+        realm: Url,
+        /// The name of the registry there.
+        service: Option<String>,
+        /// What the token must be good for, separated by spaces.
+        scope: Option<String>,
+    },
+    /// User name and password with every request.
+    Basic,
+}
+
+/// Returns the best challenge in `headers` that this client can meet: a token before a password.
+pub(super) fn parse(headers: &HeaderMap) -> Option<Challenge> {
+    let texts = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut basic = None;
+    for text in texts {
+        for challenge in parse_challenges(text).unwrap_or_default() {
+            if challenge.scheme.eq_ignore_ascii_case("bearer") {
+                if let Some(bearer) = bearer(&challenge) {
+                    return Some(bearer);
+                }
+            } else if challenge.scheme.eq_ignore_ascii_case("basic") {
+                basic = Some(Challenge::Basic);
+            }
+        }
+    }
+    basic
+}
+
+fn bearer(challenge: &ChallengeRef<'_>) -> Option<Challenge> {
+    let param = |name: &str| {
+        let (_, value) = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(value.to_unescaped()).filter(|value| !value.is_empty())
+    };
+    Some(Challenge::Bearer { realm: param("realm")?.parse().ok()?, service: param("service"), scope: param("scope") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_preferred_and_nonsense_is_skipped() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
+            }
+            parse(&headers)
+        };
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        let expected = Challenge::Bearer {
+            realm: "https://auth.docker.io/token".parse().unwrap(),
+            service: Some("registry.docker.io".to_owned()),
+            scope: Some("repository:a/b:pull,push".to_owned()),
+        };
+        assert_eq!(read(&[hub]), Some(expected.clone()));
+        assert_eq!(read(&[&format!("Basic realm=\"x\", {hub}")]), Some(expected.clone()));
+        assert_eq!(read(&["Basic realm=\"x\"", hub]), Some(expected));
+        assert_eq!(read(&["basic realm=x"]), Some(Challenge::Basic));
+        let no_use: [&[&str]; 6] =
+            [&[], &[""], &["Bearer"], &["Bearer realm=\"no url\""], &["Digest realm=\"x\""], &["=,\"="]];
+        for values in no_use {
+            assert_eq!(read(values), None, "{values:?}");
+        }
+    }
+}

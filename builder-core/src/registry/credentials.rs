@@ -1,0 +1,143 @@
+//! Who may enter where: a table of `host[:port][/path…]` keys, the longest that fits wins.
+//!
+//! A key fits a repository when its components are the first components of `host/repository`: `quay.io/org` fits
+//! `quay.io/org/app`, never `quay.io/organisation/app`, and `azurecr.io` fits no other host than that very one.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::Secret;
+use super::reference::canonical_registry;
+
+/// What opens a door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Credential {
+    /// User name and password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// An OAuth2 refresh token (`identitytoken` in `config.json`), exchanged for an access token.
+    IdentityToken(Secret),
+    /// A bearer token that is shown to the registry as it is (`registrytoken` in `config.json`).
+    RegistryToken(Secret),
+}
+
+/// What the door is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Access {
+    /// Reading.
+    Pull,
+    /// Writing, and the reading that goes with it.
+    Push,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    key: String,
+    access: Option<Access>,
+    credential: Credential,
+}
+
+/// The table. Earlier entries win over later ones of equal length, those for one kind of access over those for both.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    entries: Vec<Entry>,
+}
+
+impl Credentials {
+    /// Adds a credential for all repositories at or below `key`, for one kind of access or, with `None`, for both.
+    ///
+    /// The key is taken as the files of Docker and Podman write it: with or without `https://`, and Docker Hub also as
+    /// `https://index.docker.io/v1/`.
+    pub(crate) fn insert(&mut self, key: &str, access: Option<Access>, credential: Credential) {
+        self.entries.push(Entry { key: normal_key(key), access, credential });
+    }
+
+    /// Returns the credential for `host/repository` with the key it was found under.
+    pub(super) fn find(&self, host: &str, repository: &str, access: Access) -> Option<(&str, &Credential)> {
+        let name = format!("{}/{repository}", hub_alias(host));
+        self.entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.access.is_none_or(|only| only == access) && is_prefix(&entry.key, &name))
+            // Equal maxima: the last one met counts, which is the first of the table.
+            .max_by_key(|entry| (entry.key.len(), entry.access.is_some()))
+            .map(|entry| (entry.key.as_str(), &entry.credential))
+    }
+}
+
+/// Is `prefix` made of the first components of `name`?
+pub(super) fn is_prefix(prefix: &str, name: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Docker Hub's API host and image host share credentials.
+fn hub_alias(host: &str) -> String {
+    let host = canonical_registry(host);
+    if host == "registry-1.docker.io" { "docker.io".to_owned() } else { host }
+}
+
+fn normal_key(key: &str) -> String {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let (host, path) = key.split_once('/').unwrap_or((key, ""));
+    let host = hub_alias(host);
+    let path = path.trim_end_matches('/');
+    // API versions are not part of a repository; `config.json` keys of old carry them.
+    match path {
+        "" | "v1" | "v2" => host,
+        path => format!("{host}/{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(name: &str) -> Credential {
+        Credential::Basic { username: name.to_owned(), password: Secret::new("hidden") }
+    }
+
+    #[test]
+    fn longest_path_wins_and_lookalikes_get_nothing() {
+        let mut table = Credentials::default();
+        for key in
+            ["quay.io", "quay.io/org", "quay.io/org/app", "reg.azurecr.io", "h:5000", "https://index.docker.io/v1/"]
+        {
+            table.insert(key, None, basic(key));
+        }
+        table.insert("quay.io/org", Some(Access::Push), basic("pusher"));
+        table.insert("quay.io", None, basic("too late"));
+        let find = |host, repository, access| table.find(host, repository, access).map(|(key, c)| (key, c.clone()));
+        let pull = |host, repository| find(host, repository, Access::Pull).map(|(key, _)| key);
+        assert_eq!(pull("quay.io", "org/app"), Some("quay.io/org/app"));
+        assert_eq!(pull("quay.io", "org/app/deep"), Some("quay.io/org/app"));
+        assert_eq!(pull("quay.io", "org/apple"), Some("quay.io/org"));
+        assert_eq!(pull("quay.io", "org-a/app"), Some("quay.io"));
+        assert_eq!(find("quay.io", "x", Access::Pull), Some(("quay.io", basic("quay.io"))));
+        assert_eq!(find("quay.io", "org/x", Access::Push), Some(("quay.io/org", basic("pusher"))));
+        assert_eq!(find("quay.io", "org/x", Access::Pull), Some(("quay.io/org", basic("quay.io/org"))));
+        assert_eq!(pull("registry-1.docker.io", "library/x"), Some("docker.io"));
+        assert_eq!(pull("docker.io", "library/x"), Some("docker.io"));
+        for stranger in [
+            "evil-reg.azurecr.io",
+            "reg.azurecr.io.evil.tld",
+            "reg.azurecr.io:444",
+            "azurecr.io",
+            "h",
+            "h:50",
+            "quay.iox",
+        ] {
+            assert_eq!(pull(stranger, "org/app"), None, "{stranger} must get no credentials");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut table = Credentials::default();
+        table.insert("h", None, basic("me"));
+        let text = format!("{table:?}");
+        assert!(text.contains("me") && !text.contains("hidden"), "{text}");
+    }
+}

@@ -1,0 +1,228 @@
+//! One HTTP exchange: connections, redirects, time limits, and where `Authorization` may go.
+//!
+//! Redirects are followed here rather than by the HTTP library, because the rules are ours: `Authorization` never leaves
+//! the origin it was made for, https never turns into http, and each hop uses the TLS settings of its own host.
+//! Knows nothing of registries.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, NoProxy, Proxy, Url, redirect};
+
+use super::config::{ClientConfig, HostRule, PlainHttp, ProxyConfig};
+use super::error::{Cause, Error};
+use super::reference::{api_host, canonical_registry};
+use super::tls::{self, HostTls};
+
+/// Registry, CDN and a second CDN are two; everything beyond this is a loop.
+const MAX_REDIRECTS: usize = 5;
+/// Bytes of one HTTP/2 stream that may wait unread: what a fast line needs at 50 ms.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes of one HTTP/2 connection that may wait unread. Much more than one stream's: readers that stand still must not
+/// stop the one that is being read.
+const CONNECTION_WINDOW: u32 = 128 << 20;
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    /// Sent to the origin of `url` only.
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: HeaderMap::new(), authorization: None, body: None }
+    }
+}
+
+/// The connections. Hosts with nothing special about their TLS share one pool.
+#[derive(Debug)]
+pub(super) struct Transport {
+    config: Arc<ClientConfig>,
+    /// Made when first needed: reading the system's certificates takes milliseconds that a cached build does not have.
+    common: OnceLock<Client>,
+    by_host: Mutex<HashMap<String, Client>>,
+}
+
+impl Transport {
+    pub(super) fn new(config: Arc<ClientConfig>) -> Self {
+        Self { config, common: OnceLock::new(), by_host: Mutex::default() }
+    }
+
+    /// Returns the rule for `host[:port]`.
+    pub(super) fn rule(&self, host: &str) -> Option<&HostRule> {
+        self.config.hosts.iter().find(|rule| api_host(&canonical_registry(&rule.host)) == api_host(host))
+    }
+
+    /// Returns whether `host[:port]` may be spoken to without TLS. Loopback may: nobody listens in between.
+    pub(super) fn plain_http(&self, host: &str) -> PlainHttp {
+        match self.rule(host) {
+            Some(rule) => rule.plain_http,
+            None if is_loopback(host) => PlainHttp::Allowed,
+            None => PlainHttp::Never,
+        }
+    }
+
+    /// Sends `request` and follows redirects of GET and HEAD. Every status is a success here.
+    pub(super) fn send(&self, request: Request, subject: &str) -> Result<Response, Error> {
+        let mut request = request;
+        for _ in 0..=MAX_REDIRECTS {
+            let url = request.url.clone();
+            let response = self.send_once(&request, subject)?;
+            let followed = response.status().is_redirection() && [Method::GET, Method::HEAD].contains(&request.method);
+            let Some(location) = response.headers().get(LOCATION).filter(|_| followed) else { return Ok(response) };
+            let target = location.to_str().ok().and_then(|location| url.join(location).ok());
+            let Some(target) = target else {
+                return Err(Error::Protocol { subject: subject.to_owned(), problem: "redirect to no URL".to_owned() });
+            };
+            self.check_redirect(&url, &target, subject)?;
+            if target.origin() != url.origin() {
+                request.authorization = None;
+            }
+            request.url = target;
+        }
+        Err(Error::Redirect {
+            subject: subject.to_owned(),
+            target: origin(&request.url),
+            problem: "too many redirects",
+        })
+    }
+
+    fn check_redirect(&self, from: &Url, to: &Url, subject: &str) -> Result<(), Error> {
+        let problem = match to.scheme() {
+            "https" | "http" if !to.username().is_empty() || to.password().is_some() => "the URL holds a user name",
+            "https" => return Ok(()),
+            "http" if from.scheme() == "http" || self.plain_http(&host_of(to)) != PlainHttp::Never => return Ok(()),
+            "http" => "from https to plain http",
+            _ => "neither http nor https",
+        };
+        Err(Error::Redirect { subject: subject.to_owned(), target: origin(to), problem })
+    }
+
+    fn send_once(&self, request: &Request, subject: &str) -> Result<Response, Error> {
+        let client = self.client(&host_of(&request.url))?;
+        let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
+        if let Some(value) = &request.authorization {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        builder.send().map_err(|error| failure(subject, &request.url, error.without_url()))
+    }
+
+    fn client(&self, host: &str) -> Result<Client, Error> {
+        // Held while the client is made, so that each is made once.
+        let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = by_host.get(host) {
+            return Ok(client.clone());
+        }
+        let tls = HostTls::load(host, self.rule(host), &self.config.cert_dirs)?;
+        let client = if tls != HostTls::default() {
+            self.build(tls)?
+        } else if let Some(common) = self.common.get() {
+            common.clone()
+        } else {
+            let built = self.build(tls)?;
+            self.common.get_or_init(|| built).clone()
+        };
+        by_host.insert(host.to_owned(), client.clone());
+        Ok(client)
+    }
+
+    fn build(&self, tls: HostTls) -> Result<Client, Error> {
+        let config = &self.config;
+        let agent = match config.user_agent.as_str() {
+            "" => concat!("builder/", env!("CARGO_PKG_VERSION")),
+            agent => agent,
+        };
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&config.roots, tls)?)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .user_agent(agent)
+            .connect_timeout(config.timeouts.connect)
+            // In the blocking client this bounds the wait for the header and each read of the body, not the whole.
+            .timeout(config.timeouts.silence)
+            .tcp_user_timeout(config.timeouts.silence)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            // The environment is the caller's to read.
+            .no_proxy();
+        for proxy in proxies(&config.proxy)? {
+            builder = builder.proxy(proxy);
+        }
+        builder
+            .build()
+            .map_err(|source| Error::Config { what: "set up the HTTP client".to_owned(), source: source.into() })
+    }
+}
+
+fn proxies(config: &ProxyConfig) -> Result<Vec<Proxy>, Error> {
+    let direct = format!("localhost,127.0.0.0/8,::1,{}", config.no_proxy.as_deref().unwrap_or_default());
+    let make = |url: Option<&str>, make: fn(&str) -> reqwest::Result<Proxy>| {
+        let Some(url) = url.filter(|url| !url.is_empty()) else { return Ok(None) };
+        make(url)
+            .map(|proxy| Some(proxy.no_proxy(NoProxy::from_string(&direct))))
+            .map_err(|source| Error::Config { what: "use the proxy".to_owned(), source: source.without_url().into() })
+    };
+    let http = make(config.http_proxy.as_ref().map(|url| url.reveal()), |url| Proxy::http(url))?;
+    let https = make(config.https_proxy.as_ref().map(|url| url.reveal()), |url| Proxy::https(url))?;
+    Ok(http.into_iter().chain(https).collect())
+}
+
+/// Reads the rest of `response`, at most `limit` bytes.
+pub(super) fn read_body(mut response: Response, limit: u64, subject: &str) -> Result<Vec<u8>, Error> {
+    let too_large = || Error::TooLarge { subject: subject.to_owned(), limit };
+    if content_length(response.headers()).is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    match (&mut response).take(limit + 1).read_to_end(&mut body) {
+        Ok(_) if body.len() as u64 > limit => Err(too_large()),
+        Ok(_) => Ok(body),
+        Err(source) => Err(failure(subject, response.url(), source)),
+    }
+}
+
+/// Returns what `Content-Length` says, which for HEAD is the size of what GET would send.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Tells a failed TLS handshake, which will fail again, from a broken connection.
+pub(super) fn failure(subject: &str, url: &Url, source: impl Into<Cause>) -> Error {
+    let (subject, host, source) = (subject.to_owned(), origin(url), source.into());
+    match tls::find_failure(source.as_ref()) {
+        Some(found) => Error::Tls { subject, host, hint: tls::hint(found), source },
+        None => Error::Network { subject, host, source },
+    }
+}
+
+/// Returns `scheme://host[:port]`: what may be shown of a URL whose query can be a signature.
+pub(super) fn origin(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), host_of(url))
+}
+
+/// Returns `host[:port]` as image names write it.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Is `host[:port]` this very machine, by address or as `localhost`?
+pub(super) fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
