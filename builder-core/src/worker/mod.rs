@@ -1,1 +1,4 @@
 //! worker
+
+mod copy;
+mod users;

@@ -3,10 +3,9 @@
 //! Paths of entries are hostile: they are cleaned, and resolved inside the destination alone. A symbolic link of the
 //! image or of the archive itself that would lead an entry out of the destination is an error.
 
-use std::collections::HashMap;
-
-use super::canvas::{Canvas, CanvasError, LinkGroup, Origin, Put, clean, components, join, parent, show};
+use super::canvas::{Canvas, CanvasError, Origin, Put};
 use super::{Rules, SourceOwner};
+use crate::tree::path::{clean, file_name, join, parent, show, strip_dir};
 use crate::tree::{Kind, Metadata};
 
 /// An entry of an archive, in the order of the archive.
@@ -26,7 +25,7 @@ pub(crate) struct ArchiveEntry {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ArchiveError {
     /// An entry would land outside of the destination.
-    #[error("archive entry {name:?} leads out of the destination {}", show(.dest))]
+    #[error("archive entry {name:?} leads out of the destination {:?}", show(.dest))]
     Escapes { name: String, dest: Vec<u8> },
     /// A hard link to something that is not there.
     #[error("archive entry {name:?} links to {target:?}, which is not there")]
@@ -49,24 +48,20 @@ pub(crate) fn apply(
     };
     let dest = canvas.resolve(&rules.dest).map_err(wrap(b"."))?;
     canvas.mkdir_all(&dest, &rules.implied()).map_err(wrap(b"."))?;
-    let mut groups: HashMap<Vec<u8>, LinkGroup> = HashMap::new();
     for entry in entries {
-        if components(&entry.name).any(|part| part == b"..") {
-            return Err(escapes(&entry.name, &dest));
-        }
-        let relative = clean(&entry.name);
+        let relative = relative(&entry.name).ok_or_else(|| escapes(&entry.name, &dest))?;
         if relative.is_empty() {
             continue; // The archive's own root says nothing about the destination.
         }
-        let up = inside(canvas, &dest, parent(&relative), &entry.name)?;
-        let path = join(&up, relative.rsplit(|b| *b == b'/').next().unwrap_or_default());
+        let up = inside(canvas, &dest, parent(&relative).unwrap_or_default(), &entry.name)?;
+        let path = join(&up, file_name(&relative));
         let implied = Metadata { mode: 0o755, mtime: rules.now, ..rules.implied() };
         canvas.mkdir_all(&up, &implied).map_err(wrap(&entry.name))?;
         if apply_whiteout(canvas, &up, &path) {
             continue;
         }
         let put = match &entry.kind {
-            Kind::Hardlink { target } => link(canvas, &dest, entry, target, &mut groups)?,
+            Kind::Hardlink { target } => link(canvas, &dest, entry, target)?,
             kind => {
                 let is_file = matches!(kind, Kind::File { .. });
                 let number = entry.number.to_string().into_bytes();
@@ -86,8 +81,7 @@ pub(crate) fn apply(
 
 /// A layer given as an archive deletes as a layer does (`.wh.NAME`), which is what BuildKit makes of it.
 fn apply_whiteout(canvas: &mut Canvas<'_>, up: &[u8], path: &[u8]) -> bool {
-    let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    match name.strip_prefix(b".wh.") {
+    match file_name(path).strip_prefix(b".wh.") {
         Some(b".wh..opq") | None => false,
         Some(hidden) => {
             canvas.remove(&join(up, hidden));
@@ -99,7 +93,7 @@ fn apply_whiteout(canvas: &mut Canvas<'_>, up: &[u8], path: &[u8]) -> bool {
 /// Follows links in `relative` below `dest`; leaving `dest` is an error.
 fn inside(canvas: &Canvas<'_>, dest: &[u8], relative: &[u8], name: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut at = dest.to_vec();
-    for part in components(relative) {
+    for part in relative.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
         let next = join(&at, part);
         at = match canvas.get(&next) {
             Some((_, Kind::Symlink { .. })) => canvas.resolve(&next).map_err(|source| ArchiveError::Canvas {
@@ -108,8 +102,7 @@ fn inside(canvas: &Canvas<'_>, dest: &[u8], relative: &[u8], name: &[u8]) -> Res
             })?,
             _ => next,
         };
-        let below = dest.is_empty() || at == dest || (at.starts_with(dest) && at.get(dest.len()) == Some(&b'/'));
-        if !below {
+        if at != dest && strip_dir(&at, dest).is_none() {
             return Err(escapes(name, dest));
         }
     }
@@ -121,22 +114,20 @@ fn link(
     dest: &[u8],
     entry: &ArchiveEntry,
     target: &[u8],
-    groups: &mut HashMap<Vec<u8>, LinkGroup>,
 ) -> Result<Put, ArchiveError> {
-    if components(target).any(|part| part == b"..") {
-        return Err(escapes(&entry.name, dest));
-    }
-    let relative = clean(target);
-    let up = inside(canvas, dest, parent(&relative), &entry.name)?;
-    let path = join(&up, relative.rsplit(|b| *b == b'/').next().unwrap_or_default());
-    if let Some((group, put)) = canvas.group_of(&path) {
-        groups.insert(path, group);
-        return Ok(put);
-    }
-    Err(ArchiveError::LinkTarget {
+    let relative = relative(target).ok_or_else(|| escapes(&entry.name, dest))?;
+    let up = inside(canvas, dest, parent(&relative).unwrap_or_default(), &entry.name)?;
+    let path = join(&up, file_name(&relative));
+    canvas.hard_link(&path).ok_or_else(|| ArchiveError::LinkTarget {
         name: String::from_utf8_lossy(&entry.name).into_owned(),
         target: String::from_utf8_lossy(target).into_owned(),
     })
+}
+
+/// A stored name as a path below the destination; `None` when it has a `..`.
+fn relative(name: &[u8]) -> Option<Vec<u8>> {
+    let climbs = name.split(|b| *b == b'/').any(|part| part == b"..");
+    (!climbs).then(|| clean(&[b"/", name].concat())[1..].to_vec())
 }
 
 fn escapes(name: &[u8], dest: &[u8]) -> ArchiveError {

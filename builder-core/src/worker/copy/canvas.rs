@@ -5,8 +5,10 @@
 //! on paths, tested without a disk. Paths are resolved inside the image alone: there is no way out of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
-use crate::tree::{Entry, Kind, MergedTree, Metadata};
+use crate::tree::path::{ancestors, file_name, show, strip_dir};
+use crate::tree::{Entry, FollowLast, Kind, MergedTree, Metadata, ResolveError, Standing, resolve_with};
 
 /// Where the bytes of a file come from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,22 +32,17 @@ pub(crate) struct Planned {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum CanvasError {
     /// A directory is in the way of a file.
-    #[error("{} is a directory and cannot be replaced with a file", show(.0))]
+    #[error("{:?} is a directory and cannot be replaced with a file", show(.0))]
     DirectoryInTheWay(Vec<u8>),
     /// Something else is in the way of a directory.
-    #[error("{} is not a directory", show(.0))]
+    #[error("{:?} is not a directory", show(.0))]
     NotADirectory(Vec<u8>),
-    /// Symbolic links that lead nowhere.
-    #[error("too many levels of symbolic links at {}", show(.0))]
-    Loop(Vec<u8>),
+    /// The destination leads nowhere.
+    #[error(transparent)]
+    Resolve(ResolveError),
     /// A name that layers use for whiteouts.
-    #[error("{} cannot be stored in a layer: names that start with .wh. mean deletions there", show(.0))]
+    #[error("{:?} cannot be stored in a layer: names that start with .wh. mean deletions there", show(.0))]
     WhiteoutName(Vec<u8>),
-}
-
-/// Shows a path inside an image.
-pub(crate) fn show(path: &[u8]) -> String {
-    format!("{:?}", format!("/{}", String::from_utf8_lossy(path)))
 }
 
 /// Files of one group are hard links of each other.
@@ -113,35 +110,16 @@ impl<'a> Canvas<'a> {
 
     /// Follows symbolic links in `path`, the last one too, inside the image. What does not exist is kept as written.
     pub(crate) fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, CanvasError> {
-        let mut todo: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).rev().collect();
-        let mut at: Vec<u8> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            if name == b".." {
-                at.truncate(at.iter().rposition(|b| *b == b'/').unwrap_or(0));
-                continue;
-            }
-            let next = join(&at, &name);
-            let target = match self.get(&next) {
-                Some((_, Kind::Symlink { target })) => target.clone(),
-                Some((_, Kind::Directory { .. })) | None => {
-                    at = next;
-                    continue;
-                }
-                Some(_) if todo.is_empty() => return Ok(next),
-                Some(_) => return Err(CanvasError::NotADirectory(next)),
-            };
-            links += 1;
-            // The kernel gives up after 40 links in one path (path_resolution(7)).
-            if links > 40 {
-                return Err(CanvasError::Loop(next));
-            }
-            if target.starts_with(b"/") {
-                at.clear();
-            }
-            todo.extend(components(&target).map(<[u8]>::to_vec).rev());
-        }
-        Ok(at)
+        let standing = |path: &[u8]| {
+            Ok::<_, Infallible>(match self.get(path).map(|(_, kind)| kind) {
+                None => Standing::Missing,
+                Some(Kind::Directory { .. }) => Standing::Directory,
+                Some(Kind::Symlink { target }) => Standing::Symlink(target.clone()),
+                Some(_) => Standing::Other,
+            })
+        };
+        let Ok(resolved) = resolve_with(path, FollowLast::Yes, standing);
+        resolved.map_err(CanvasError::Resolve)
     }
 
     /// Makes `path` and its parents directories where nothing is; `meta` is for each that is made.
@@ -149,7 +127,9 @@ impl<'a> Canvas<'a> {
     /// `path` must be resolved. Returns whether `path` itself was made.
     pub(crate) fn mkdir_all(&mut self, path: &[u8], meta: &Metadata) -> Result<bool, CanvasError> {
         let mut made = false;
-        for dir in ancestors(path).skip(1).chain([path]).filter(|dir| !dir.is_empty()) {
+        let mut dirs: Vec<&[u8]> = ancestors(path).collect();
+        dirs.reverse();
+        for dir in dirs.into_iter().chain([path]).filter(|dir| !dir.is_empty()) {
             made = match self.get(dir) {
                 Some((_, Kind::Directory { .. })) => false,
                 Some(_) => return Err(CanvasError::NotADirectory(dir.to_vec())),
@@ -165,8 +145,7 @@ impl<'a> Canvas<'a> {
     /// Puts something at `path`, whose parents are there. A directory keeps what it has below; over anything else, and
     /// over other kinds, it replaces.
     pub(crate) fn put(&mut self, path: &[u8], put: Put) -> Result<(), CanvasError> {
-        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
-        if name.starts_with(b".wh.") {
+        if file_name(path).starts_with(b".wh.") {
             return Err(CanvasError::WhiteoutName(path.to_vec()));
         }
         let is_dir = matches!(put.kind, Kind::Directory { .. });
@@ -185,22 +164,20 @@ impl<'a> Canvas<'a> {
         LinkGroup(self.groups)
     }
 
-    /// Makes the change at `path`, a file, part of a group and returns it; `None` when nothing was put there.
-    pub(crate) fn group_of(&mut self, path: &[u8]) -> Option<(LinkGroup, Put)> {
+    /// Returns what to put somewhere to make it a hard link of the file that was put at `path`, if one was.
+    pub(crate) fn hard_link(&mut self, path: &[u8]) -> Option<Put> {
         let fresh = LinkGroup(self.groups + 1);
         let put = self.puts.get_mut(path).filter(|put| matches!(put.kind, Kind::File { .. }))?;
         let group = *put.group.get_or_insert(fresh);
-        let put = put.clone();
         self.groups = self.groups.max(group.0);
-        Some((group, put))
+        Some(put.clone())
     }
 
     /// Removes `path` and everything below it.
     pub(crate) fn remove(&mut self, path: &[u8]) {
-        let below = [path, b"/"].concat();
-        self.puts.retain(|at, _| at != path && !at.starts_with(&below));
+        self.puts.retain(|at, _| at != path && strip_dir(at, path).is_none());
         if self.base.get(path).is_some() {
-            self.removed.retain(|at| !at.starts_with(&below));
+            self.removed.retain(|at| strip_dir(at, path).is_none());
             self.removed.insert(path.to_vec());
         }
     }
@@ -236,42 +213,4 @@ impl<'a> Canvas<'a> {
         }
         all.into_values().collect()
     }
-}
-
-/// The directories above `path`, outermost first, beginning with the root.
-pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let root: Option<&[u8]> = (!path.is_empty()).then_some(&[]);
-    root.into_iter().chain(path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| &path[..at]))
-}
-
-/// The directory above `path`; the root is above itself.
-pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)]
-}
-
-/// The components of a path as written: empty ones and `.` left out, `..` kept.
-pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".")
-}
-
-/// `dir/name`; the root has no name.
-pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    match (dir.is_empty(), name.is_empty()) {
-        (true, _) => name.to_vec(),
-        (_, true) => dir.to_vec(),
-        _ => [dir, b"/", name].concat(),
-    }
-}
-
-/// Path with `.`, `..` and empty components taken out lexically, clamped at the root (Go's `path.Clean`).
-pub(crate) fn clean(path: &[u8]) -> Vec<u8> {
-    let mut out: Vec<&[u8]> = Vec::new();
-    for name in components(path) {
-        if name == b".." {
-            out.pop();
-        } else {
-            out.push(name);
-        }
-    }
-    out.join(&b'/')
 }

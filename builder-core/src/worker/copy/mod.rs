@@ -14,12 +14,15 @@ mod select;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub(crate) use archive::{ArchiveEntry, ArchiveError};
-pub(crate) use canvas::{Canvas, CanvasError, Origin, Planned, Put, ancestors, clean, components, join, parent, show};
-pub(crate) use select::{SelectError, select};
+pub(crate) use archive::apply as apply_archive;
+pub(crate) use canvas::{Canvas, CanvasError, Origin, Planned, Put};
+pub(crate) use select::{SelectError, select, select_with_parents};
 
 use crate::plan::Chmod;
+use crate::tree::path::{ancestors, join, parent, strip_dir};
 use crate::tree::pattern::PatternSet;
 use crate::tree::{Kind, MergedTree, Metadata, Timestamp};
 use canvas::LinkGroup;
@@ -101,7 +104,7 @@ fn place(canvas: &mut Canvas<'_>, rules: &Rules<'_>, is_dir: bool, name: &[u8]) 
     if rules.dest_is_dir || is_dir {
         canvas.mkdir_all(&dest, &rules.implied())?;
     } else {
-        canvas.mkdir_all(parent(&dest), &rules.implied())?;
+        canvas.mkdir_all(parent(&dest).unwrap_or_default(), &rules.implied())?;
     }
     Ok(if !is_dir && canvas.is_dir(&dest) { join(&dest, name) } else { dest })
 }
@@ -120,15 +123,14 @@ pub(crate) fn copy_path(
     if !is_dir {
         return put_node(canvas, rules, source, &selected.path, &target, &mut groups);
     }
-    let below = if selected.path.is_empty() { 0 } else { selected.path.len() + 1 };
     for (path, _) in source.tree.descendants(&selected.path) {
-        let relative = &path[below..];
+        let relative = strip_dir(path, &selected.path).unwrap_or_default();
         if rules.excludes.is_some_and(|excludes| excludes.excludes(relative)) {
             continue;
         }
         let target = join(&target, relative);
         // An excluded directory may hold files that an exception brings back.
-        canvas.mkdir_all(parent(&target), &rules.implied())?;
+        canvas.mkdir_all(parent(&target).unwrap_or_default(), &rules.implied())?;
         put_node(canvas, rules, source, path, &target, &mut groups)?;
     }
     Ok(())
@@ -148,7 +150,9 @@ pub(crate) fn copy_with_parents(
         if rules.excludes.is_some_and(|excludes| excludes.excludes(relative)) {
             continue;
         }
-        for up in ancestors(relative).skip(1).chain([relative.as_slice()]) {
+        let mut ups: Vec<&[u8]> = ancestors(relative).filter(|up| !up.is_empty()).collect();
+        ups.reverse();
+        for up in ups.into_iter().chain([relative.as_slice()]) {
             let target = join(&dest, up);
             if up != relative.as_slice() && canvas.is_dir(&target) {
                 continue;
@@ -159,7 +163,7 @@ pub(crate) fn copy_with_parents(
     Ok(())
 }
 
-type Groups = HashMap<(usize, Vec<u8>), LinkGroup>;
+type Groups = HashMap<(usize, Arc<[u8]>), LinkGroup>;
 
 fn put_node(
     canvas: &mut Canvas<'_>,
