@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! What one layer says.
 
 use std::collections::BTreeMap;
@@ -43,21 +42,11 @@ pub(crate) enum Error {
 
 /// The entries of one layer: sorted by path bytes, no path twice, nothing below an entry that is not a directory.
 /// Parents may be missing (other tools leave them out) and hard links may lead to lower layers.
-=======
-//! Stand-in with the contract's names: remembers paths alone, as directories. Replaced when the branches meet.
-
-use std::io::{self, Write};
-
-use super::{Entry, Kind, Metadata};
-
-/// Sorted entries of one layer.
->>>>>>> store
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LayerTree {
     entries: Vec<Entry>,
 }
 
-<<<<<<< HEAD
 impl LayerTree {
     /// Takes entries that are sorted already, and checks that they keep the invariants.
     pub(crate) fn from_sorted(entries: Vec<Entry>) -> Result<Self, Error> {
@@ -108,25 +97,10 @@ impl LayerTree {
     }
 
     /// Returns the entries, sorted by path bytes.
-=======
-/// The bytes are no tree.
-#[derive(Debug, thiserror::Error)]
-#[error("not a tree")]
-pub(crate) struct Error;
-
-impl LayerTree {
-    /// Checks order.
-    pub(crate) fn from_sorted(entries: Vec<Entry>) -> Result<Self, Error> {
-        if entries.is_sorted_by(|a, b| a.path < b.path) { Ok(Self { entries }) } else { Err(Error) }
-    }
-
-    /// The entries.
->>>>>>> store
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-<<<<<<< HEAD
     /// Returns the entry of exactly this path.
     pub(crate) fn get(&self, path: &[u8]) -> Option<&Entry> {
         let at = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok()?;
@@ -267,25 +241,5 @@ mod tests {
         let tree = LayerTree::from_unsorted(vec![file("a"), second.clone()]);
         assert_eq!(tree.entries(), [second]);
         assert!(tree.get(b"a").is_some() && tree.get(b"b").is_none());
-=======
-    /// Writes all.
-    pub(crate) fn encode(&self, w: &mut dyn Write) -> io::Result<()> {
-        w.write_all(b"stand-in\n")?;
-        self.entries.iter().try_for_each(|entry| {
-            w.write_all(&entry.path)?;
-            w.write_all(b"\n")
-        })
-    }
-
-    /// Reads what [`Self::encode`] wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let text = bytes.strip_prefix(b"stand-in\n").ok_or(Error)?;
-        let entry = |path: &[u8]| Entry {
-            path: path.to_vec(),
-            meta: Metadata::default(),
-            kind: Kind::Directory { opaque: false },
-        };
-        Self::from_sorted(text.split_inclusive(|b| *b == b'\n').map(|line| entry(&line[..line.len() - 1])).collect())
->>>>>>> store
     }
 }
