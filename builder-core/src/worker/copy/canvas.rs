@@ -211,6 +211,23 @@ impl<'a> Canvas<'a> {
             let entry = Entry { path: path.clone(), meta: put.meta.clone(), kind };
             all.insert(path.clone(), Planned { entry, origin });
         }
+        self.list_parents(&mut all);
         all.into_values().collect()
+    }
+
+    /// Directories above an entry are entries too, with the metadata they have anyway: so a layer says all that is
+    /// needed to apply it, and no reader has to guess the owner of a directory that it must make.
+    fn list_parents(&self, all: &mut BTreeMap<Vec<u8>, Planned>) {
+        let missing: BTreeSet<Vec<u8>> = all
+            .keys()
+            .flat_map(|path| ancestors(path))
+            .filter(|dir| !dir.is_empty() && !all.contains_key(*dir))
+            .map(<[u8]>::to_vec)
+            .collect();
+        for path in missing {
+            let meta = self.get(&path).map(|(meta, _)| meta.clone()).unwrap_or_default();
+            let entry = Entry { path: path.clone(), meta, kind: Kind::Directory { opaque: false } };
+            all.insert(path, Planned { entry, origin: None });
+        }
     }
 }
