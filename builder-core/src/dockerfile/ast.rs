@@ -121,6 +121,30 @@ pub struct RunInstruction {
     pub devices: Vec<Word>,
 }
 
+impl RunInstruction {
+    /// Returns the heredoc that is the whole command, `RUN <<EOF`: its body is the script, whatever the shell.
+    pub fn script(&self) -> Option<&Heredoc> {
+        let Command::Shell(line) = &self.command else { return None };
+        self.heredocs.first().filter(|_| super::heredoc::marker(line).is_some())
+    }
+
+    /// Returns what the shell gets: the script, or the line, with the heredocs below it for the shell to read. `None`
+    /// in exec form.
+    pub fn shell_text(&self) -> Option<String> {
+        let Command::Shell(line) = &self.command else { return None };
+        if let Some(script) = self.script() {
+            return Some(script.content.clone());
+        }
+        let mut text = line.clone();
+        for heredoc in &self.heredocs {
+            text.push('\n');
+            text.push_str(&heredoc.raw);
+            text.push_str(&heredoc.name);
+        }
+        Some(text)
+    }
+}
+
 /// A heredoc.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heredoc {
@@ -134,6 +158,8 @@ pub struct Heredoc {
     pub chomp: bool,
     /// The body, each line with its line feed.
     pub content: String,
+    /// The body as it is written: differs from `content` only where `chomp` removed tabs.
+    pub raw: String,
     /// Where `<<NAME` stands.
     pub span: Span,
 }
