@@ -1,0 +1,91 @@
+//! From a layout or archive into the store.
+
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::{ImageSource, SourceError};
+use crate::image::{CONFIG_LIMIT, Descriptor, ImageConfig, MANIFEST_LIMIT, Manifest, Platform};
+use crate::store::{self, Store};
+
+/// An image whose blobs are all in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CopiedImage {
+    /// Names the manifest.
+    pub(crate) descriptor: Descriptor,
+    /// The manifest.
+    pub(crate) manifest: Manifest,
+    /// The config.
+    pub(crate) config: ImageConfig,
+}
+
+impl ImageSource {
+    /// Resolves an image for a platform and copies it into the store with up to `threads` blobs at once.
+    pub(crate) fn copy_image(
+        &self,
+        store: &Store,
+        reference: Option<&str>,
+        platform: &Platform,
+        threads: NonZero<usize>,
+    ) -> Result<CopiedImage, SourceError> {
+        let descriptor = self.select(self.resolve(reference)?, platform)?;
+        let bytes = self.read(&descriptor, MANIFEST_LIMIT)?;
+        let manifest = Manifest::parse(&bytes).map_err(|source| self.document(descriptor.digest, source))?;
+        let config = self.read(&manifest.config, CONFIG_LIMIT)?;
+        let config = ImageConfig::parse(&config).map_err(|source| self.document(manifest.config.digest, source))?;
+        // The manifest comes last: who finds it in the store finds all of it.
+        let blobs: Vec<_> = manifest.layers.iter().chain([&manifest.config]).collect();
+        self.copy_blobs(store, &blobs, threads)?;
+        self.copy_blob(store, &descriptor)?;
+        Ok(CopiedImage { descriptor, manifest, config })
+    }
+
+    fn copy_blobs(&self, store: &Store, blobs: &[&Descriptor], threads: NonZero<usize>) -> Result<(), SourceError> {
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.copy_blob(store, blob) {
+                    failed().get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..threads.get().min(blobs.len())).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Copies one blob into the store unless it is there, verifying digest and size.
+    pub(crate) fn copy_blob(&self, store: &Store, blob: &Descriptor) -> Result<(), SourceError> {
+        let store_error = |source: store::Error| SourceError::Store { path: self.path.clone(), source };
+        if store.blob_size(&blob.digest).map_err(store_error)? == Some(blob.size) {
+            return Ok(());
+        }
+        let (reader, _) = self.open_blob(&blob.digest)?;
+        let mut writer = store.blob_writer().map_err(store_error)?;
+        // One byte more than expected is enough to see that there are too many.
+        let copied = copy(reader.take(blob.size.saturating_add(1)), &mut writer);
+        copied.map_err(|source| SourceError::Io { operation: "copy a blob of", path: self.path.clone(), source })?;
+        writer.commit_expected(blob.digest, blob.size).map_err(store_error)
+    }
+}
+
+/// Copies in larger pieces than [`io::copy`] does between things that are not files.
+fn copy(mut reader: impl Read, writer: &mut impl io::Write) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => writer.write_all(&buffer[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
