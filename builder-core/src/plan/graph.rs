@@ -67,11 +67,20 @@ pub(crate) enum Op {
     Workdir(WorkdirOp),
 }
 
+/// How a build names an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ImageName {
+    /// By a reference, as the Dockerfile says it after expansion.
+    Reference(String),
+    /// By a named context that is an image, as the request names it.
+    Context(String),
+}
+
 /// An image, found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImageSource {
-    /// As the Dockerfile says it, after expansion.
-    pub(crate) reference: String,
+    /// How it was asked for.
+    pub(crate) name: ImageName,
     /// The platform it was asked for.
     pub(crate) platform: Platform,
     /// What the resolver found.
@@ -156,10 +165,10 @@ pub(crate) struct RunOp {
     pub(crate) form: CommandForm,
     /// A file that must be there while the command runs, and is not part of the result.
     pub(crate) script: Option<Script>,
-    /// Environment: ENV and declared ARG, last one of a name wins, in order of first appearance.
+    /// Environment: ENV and declared ARG, each name once, in the order they got their values.
     pub(crate) env: Vec<(String, String)>,
-    /// Predefined proxy args of the request that were not declared: given to the command where `env` has no such
-    /// name, never in a cache key.
+    /// Proxy variables from the request's build args, in upper and lower case: given to the command after `env`, so
+    /// that they win, and never in a cache key.
     pub(crate) proxy_env: Vec<(String, String)>,
     /// Working directory, absolute and clean.
     pub(crate) cwd: String,
@@ -264,6 +273,8 @@ pub(crate) enum MountKind {
     Tmpfs {
         /// Most bytes, if limited.
         size_bytes: Option<u64>,
+        /// `rw` or `ro`.
+        access: Access,
     },
     /// `type=secret`
     Secret {
@@ -276,7 +287,7 @@ pub(crate) enum MountKind {
         /// Owner and mode of the file.
         owner: MountOwner,
     },
-    /// `type=ssh`: an agent socket; `SSH_AUTH_SOCK` names the first one.
+    /// `type=ssh`: an agent socket; the step's `env` has the first one's target as `SSH_AUTH_SOCK`.
     Ssh {
         /// Its id.
         id: String,
@@ -389,10 +400,12 @@ pub(crate) enum CopySourceOp {
         /// Content, expanded.
         content: String,
     },
-    /// `ADD https://…`
+    /// `ADD https://…`: a file, mode 0600, owner 0:0.
     Http {
         /// The URL.
         url: String,
+        /// Name of the file in a destination that is a directory: the last part of the URL's path, if it has one.
+        name: Option<String>,
         /// `--checksum`
         checksum: Option<Digest>,
     },
@@ -431,7 +444,8 @@ pub(crate) enum Chmod {
 /// One operation of a symbolic mode, `go=rX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ModeChange {
-    /// Whose bits: a mask of 0o700 for the user, 0o070 for the group, 0o007 for others.
+    /// Whose bits: a mask of 0o700 for the user, 0o070 for the group, 0o007 for others; set-user-id belongs to the
+    /// user, set-group-id to the group, the sticky bit to others.
     pub(crate) who: u32,
     /// Add, remove or set.
     pub(crate) action: ModeAction,
@@ -459,9 +473,9 @@ pub(crate) enum ModeBits {
         permissions: u32,
         /// `X`: `x` if it is a directory or somebody may execute it already.
         execute_if_any: bool,
-        /// `s`: set-user-id for the user, set-group-id for the group.
+        /// `s`
         set_id: bool,
-        /// `t`: the sticky bit.
+        /// `t`
         sticky: bool,
     },
     /// `u`, `g` or `o`: the bits somebody has, as the mask 0o700, 0o070 or 0o007.
@@ -499,7 +513,7 @@ pub(crate) struct TargetImage {
 pub(crate) struct PlannedHistory {
     /// The instruction.
     pub(crate) created_by: String,
-    /// Who wrote the history.
+    /// What wrote the history.
     pub(crate) comment: &'static str,
     /// The step whose layer this is; an empty layer otherwise.
     pub(crate) layer: Option<StepId>,

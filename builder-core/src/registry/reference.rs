@@ -216,15 +216,11 @@ impl<'de> Deserialize<'de> for Reference {
     }
 }
 
-/// The first component is a host when it cannot be a path component (it has a dot, a colon or an upper-case letter) or
-/// is `localhost`.
+/// The first component is a host when it has a dot or a colon, or is `localhost`. Docker also takes one with an
+/// upper-case letter for a host; here that is an error, because it is a repository in the wrong case far more often.
 fn split_host(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
-        Some((first, rest))
-            if first == "localhost"
-                || first.contains(['.', ':'])
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-        {
+        Some((first, rest)) if first.eq_ignore_ascii_case("localhost") || first.contains(['.', ':']) => {
             (Some(first), rest)
         }
         _ => (None, text),
@@ -316,7 +312,7 @@ mod tests {
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
             ("[2001:db8::1]/x:y", "[2001:db8::1]/x:y", "[2001:db8::1]/x:y"),
             ("Quay.IO/org/x", "quay.io/org/x:latest", "quay.io/org/x:latest"),
-            ("HOST/x", "host/x:latest", "host/x:latest"),
+            ("LocalHost/x", "localhost/x:latest", "localhost/x:latest"),
             ("a.b/c_d/e__f/g--h.i:J.K-L_", "a.b/c_d/e__f/g--h.i:J.K-L_", "a.b/c_d/e__f/g--h.i:J.K-L_"),
             ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             ("docker.io/library/localhost/x", "docker.io/library/localhost/x:latest", "library/localhost/x:latest"),
@@ -340,6 +336,7 @@ mod tests {
             " busybox",
             "busybox ",
             "Busybox",
+            "Me/app",
             "library/Busybox",
             "quay.io/Org/x",
             "/x",

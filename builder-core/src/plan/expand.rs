@@ -1,0 +1,142 @@
+//! Expansion of words with the variables of a place, and what is odd about it.
+
+use super::Problem;
+use super::scope::{DeclaredArg, Env};
+use crate::diagnostic::{Diagnostic, Span, nearest};
+use crate::dockerfile::expand::{ExpandError, expand_heredoc, expand_word, expand_words};
+use crate::dockerfile::{Heredoc, Word};
+
+/// The variables at one place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// Names with values.
+    pub(super) env: &'a Env,
+    /// Names that `ARG` declared; they need no value.
+    pub(super) declared: &'a [DeclaredArg],
+}
+
+impl Scope<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        self.env.get(name).map(str::to_owned)
+    }
+}
+
+/// Expands words and collects warnings.
+#[derive(Debug)]
+pub(super) struct Expander {
+    escape: char,
+    /// What was odd so far.
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+impl Expander {
+    /// Expands with the escape character `escape`.
+    pub(super) fn new(escape: char) -> Self {
+        Self { escape, warnings: vec![] }
+    }
+
+    /// Expands `word` to one text.
+    pub(super) fn word(&mut self, word: &Word, scope: Scope<'_>) -> Result<String, Problem> {
+        self.text(&word.text, word.span, scope)
+    }
+
+    /// Expands `text`, which stands at `span`, to one text.
+    pub(super) fn text(&mut self, text: &str, span: Span, scope: Scope<'_>) -> Result<String, Problem> {
+        let expanded = expand_word(text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, span))?;
+        self.warn_undefined(expanded.unmatched, span, scope, "undefined-var", "variable");
+        Ok(expanded.text)
+    }
+
+    /// Expands a word of `FROM`, which only sees `globals`.
+    pub(super) fn from_word(&mut self, word: &Word, globals: &Env) -> Result<String, Problem> {
+        let scope = Scope { env: globals, declared: &[] };
+        let expanded =
+            expand_word(&word.text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, word.span))?;
+        self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-arg-in-from", "global build arg");
+        Ok(expanded.text)
+    }
+
+    /// Expands `word` to any number of words.
+    pub(super) fn words(&mut self, word: &Word, scope: Scope<'_>) -> Result<Vec<String>, Problem> {
+        expand_words(&word.text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, word.span))
+    }
+
+    /// Expands the body of `heredoc` if it wants that.
+    pub(super) fn heredoc(&mut self, heredoc: &Heredoc, scope: Scope<'_>) -> Result<String, Problem> {
+        if !heredoc.expand {
+            return Ok(heredoc.content.clone());
+        }
+        let expanded = expand_heredoc(&heredoc.content, &|name| scope.get(name));
+        let expanded = expanded.map_err(|err| failed(&err, heredoc.span))?;
+        self.warn_undefined(expanded.unmatched, heredoc.span, scope, "undefined-var", "variable");
+        Ok(expanded.text)
+    }
+
+    /// Returns `text` expanded for show: unchanged if that fails, and nothing is odd about it.
+    pub(super) fn for_show(&self, text: &str, env: &Env) -> String {
+        let expanded = expand_word(text, self.escape, &|name| env.get(name).map(str::to_owned));
+        expanded.map_or_else(|_| text.to_owned(), |expanded| expanded.text)
+    }
+
+    /// Returns `text` with the variables that `get` knows replaced, outside single quotes; all else stays as it is,
+    /// since a shell will read it.
+    pub(super) fn known_for_show(&self, text: &str, get: &dyn Fn(&str) -> Option<String>) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        let mut quoted = false;
+        while let Some(c) = rest.chars().next() {
+            let after = &rest[c.len_utf8()..];
+            if c == '$' && !quoted {
+                if let Some((value, remaining)) = known_variable(after, get) {
+                    out.push_str(&value);
+                    rest = remaining;
+                    continue;
+                }
+            }
+            quoted ^= c == '\'';
+            out.push(c);
+            rest = after;
+            if c == self.escape && !quoted {
+                if let Some(escaped) = rest.chars().next() {
+                    out.push(escaped);
+                    rest = &rest[escaped.len_utf8()..];
+                }
+            }
+        }
+        out
+    }
+
+    fn warn_undefined(
+        &mut self,
+        names: impl IntoIterator<Item = String>,
+        span: Span,
+        scope: Scope<'_>,
+        code: &'static str,
+        what: &str,
+    ) {
+        for name in names {
+            if scope.declared.iter().any(|arg| arg.name == name) {
+                continue;
+            }
+            let near = nearest(&name, scope.declared.iter().map(|arg| arg.name.as_str()).chain(scope.env.names()));
+            let warning = Diagnostic::warning(code, format!("undefined {what} \"${name}\" expands to nothing"))
+                .at(span)
+                .with_hint_if(near.map(|near| format!("did you mean \"${near}\"?")));
+            self.warnings.push(warning);
+        }
+    }
+}
+
+/// Reads `NAME` or `{NAME}` and returns its value with the text behind it.
+fn known_variable<'a>(text: &'a str, get: &dyn Fn(&str) -> Option<String>) -> Option<(String, &'a str)> {
+    let braced = text.strip_prefix('{');
+    let name_text = braced.unwrap_or(text);
+    let end = name_text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name_text.len());
+    let (name, rest) = name_text.split_at(end);
+    let rest = if braced.is_some() { rest.strip_prefix('}')? } else { rest };
+    Some((get(name)?, rest))
+}
+
+fn failed(error: &ExpandError, span: Span) -> Problem {
+    Box::new(Diagnostic::error("expand", error.to_string()).at(span))
+}
