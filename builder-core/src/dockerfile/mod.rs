@@ -17,7 +17,7 @@ mod ast;
 mod csv;
 mod directives;
 mod duration;
-mod expand;
+pub(crate) mod expand;
 mod flags;
 mod heredoc;
 mod instructions;

@@ -79,18 +79,18 @@ pub(super) fn set_label(config: &mut ImageConfig, key: &str, value: &str) {
 
 /// Sets `Cmd`.
 pub(super) fn set_cmd(config: &mut ImageConfig, argv: Vec<String>) {
-    config.config.cmd = Some(argv);
+    config.config.cmd = argv;
     config.config.args_escaped = true;
 }
 
 /// Forgets `Cmd`.
 pub(super) fn clear_cmd(config: &mut ImageConfig) {
-    config.config.cmd = None;
+    config.config.cmd.clear();
 }
 
 /// Sets `Entrypoint`.
 pub(super) fn set_entrypoint(config: &mut ImageConfig, argv: Vec<String>) {
-    config.config.entrypoint = Some(argv);
+    config.config.entrypoint = argv;
 }
 
 /// Returns the shell of the shell form.
@@ -120,16 +120,12 @@ pub(super) fn argv(config: &ImageConfig, command: &Command) -> Vec<String> {
 
 /// Adds a `port/proto`.
 pub(super) fn add_port(config: &mut ImageConfig, port: String) {
-    config.config.exposed_ports.insert(port, empty_object());
+    config.config.exposed_ports.insert(port);
 }
 
 /// Adds a volume.
 pub(super) fn add_volume(config: &mut ImageConfig, path: &str) {
-    config.config.volumes.insert(path.to_owned(), empty_object());
-}
-
-fn empty_object() -> serde_json::Value {
-    serde_json::Value::Object(serde_json::Map::new())
+    config.config.volumes.insert(path.to_owned());
 }
 
 /// Sets the signal that stops the container.
@@ -140,6 +136,11 @@ pub(super) fn set_stop_signal(config: &mut ImageConfig, signal: &str) {
 /// Sets the author.
 pub(super) fn set_author(config: &mut ImageConfig, author: &str) {
     config.author = Some(author.to_owned());
+}
+
+/// A duration that was given, 0 where none was; the parser lets none pass that does not fit.
+fn nanoseconds(duration: Option<u64>) -> i64 {
+    duration.map_or(0, |nanoseconds| i64::try_from(nanoseconds).unwrap_or(i64::MAX))
 }
 
 /// Sets the health check and returns it as the history says it.
@@ -153,15 +154,16 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
             };
             image::Healthcheck {
                 test,
-                interval: *interval,
-                timeout: *timeout,
-                start_period: *start_period,
-                start_interval: *start_interval,
-                retries: *retries,
+                interval: nanoseconds(*interval),
+                timeout: nanoseconds(*timeout),
+                start_period: nanoseconds(*start_period),
+                start_interval: nanoseconds(*start_interval),
+                retries: retries.map_or(0, i64::from),
+                ..image::Healthcheck::default()
             }
         }
     };
-    let duration = |nanoseconds: Option<u64>| gofmt::duration(nanoseconds.unwrap_or(0));
+    let duration = |nanoseconds: i64| gofmt::duration(nanoseconds.unsigned_abs());
     let said = format!(
         "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
         gofmt::list(&health.test),
@@ -169,7 +171,7 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
         duration(health.timeout),
         duration(health.start_period),
         duration(health.start_interval),
-        health.retries.unwrap_or(0),
+        health.retries,
     );
     config.config.healthcheck = Some(health);
     said
@@ -190,6 +192,7 @@ pub(super) fn platform(config: &ImageConfig) -> Option<Platform> {
         architecture: config.architecture.clone(),
         variant: config.variant.clone(),
         os_version: config.os_version.clone(),
+        os_features: config.os_features.clone(),
     })
 }
 
