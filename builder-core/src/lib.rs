@@ -13,6 +13,7 @@ pub mod image;
 
 mod context;
 mod digest;
+mod error;
 mod event;
 mod export;
 mod layer;
@@ -29,6 +30,7 @@ mod tree;
 mod worker;
 
 pub use digest::{ChainId, DiffId, Digest};
+pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,

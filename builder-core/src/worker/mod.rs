@@ -1,4 +1,7 @@
 //! worker
 
 mod copy;
+mod images;
+mod key;
+mod root;
 mod users;

@@ -1,0 +1,357 @@
+//! Base images: found in the named contexts of the request, in the store, or in a registry, and brought into the store.
+//!
+//! A manifest and its config are fetched when the plan asks for them, layers when a step needs the image. Everything is
+//! verified before it is visible in the store, and a blob is fetched once even by builds side by side.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::digest::{CacheKey, DiffId, Digest};
+use crate::error::{Error, ErrorKind};
+use crate::image::{
+    self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, Platform, SourceError,
+};
+use crate::plan::{ImageName, ImageResolver, ResolveError, ResolvedImage};
+use crate::registry::{self, BlobReader, Client, Reference};
+use crate::request::ContextSource;
+use crate::store::{LayerDescriptor, Store};
+
+/// Layers fetched at once.
+const PARALLEL_FETCHES: usize = 4;
+
+/// Where the blobs of an image are, if not in the store.
+#[derive(Debug, Clone)]
+enum Place {
+    Store,
+    Registry(Reference),
+    Layout(Arc<ImageSource>),
+}
+
+#[derive(Debug, Clone)]
+struct Found {
+    /// Names the manifest.
+    descriptor: Descriptor,
+    manifest: Manifest,
+    config: ImageConfig,
+    place: Place,
+}
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    /// The name is not one.
+    #[error("{name:?} is not an image name")]
+    Name { name: String, source: registry::ReferenceError },
+    /// The registry, or the way to it.
+    #[error("{name} cannot be fetched")]
+    Registry { name: String, source: registry::Error },
+    /// The layout or archive.
+    #[error("the context {name:?} cannot be used as an image")]
+    Source { name: String, source: SourceError },
+    /// The store.
+    #[error("the store cannot give or take {name}")]
+    Store { name: String, source: crate::store::Error },
+    /// What it holds is damaged.
+    #[error("{name} is damaged")]
+    Document { name: String, source: image::ParseError },
+    /// No image for this platform.
+    #[error("{name} has no image for the platform")]
+    Platform { name: String, source: image::NoMatchingPlatform },
+    /// Its own documents do not fit together.
+    #[error("{name} is damaged: {reason}")]
+    Inconsistent { name: String, reason: String },
+    /// Reading or writing.
+    #[error("{name} cannot be copied")]
+    Copy { name: String, source: io::Error },
+}
+
+impl ImageError {
+    /// Who can act.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name { .. } => ErrorKind::Dockerfile,
+            Self::Registry { .. } | Self::Platform { .. } => ErrorKind::Registry,
+            Self::Source { .. } => ErrorKind::Context,
+            Self::Store { .. } | Self::Document { .. } | Self::Inconsistent { .. } | Self::Copy { .. } => {
+                ErrorKind::Store
+            }
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Registry { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<ImageError> for Error {
+    fn from(error: ImageError) -> Self {
+        let this = Self::from_source(error.kind(), &error);
+        match error.hint() {
+            Some(hint) => this.hint(hint),
+            None => this,
+        }
+    }
+}
+
+/// Finds and fetches images for one build.
+#[derive(Debug)]
+pub(crate) struct Images {
+    store: Store,
+    client: Client,
+    contexts: Vec<(String, ContextSource)>,
+    found: Mutex<HashMap<Digest, Found>>,
+}
+
+impl Images {
+    /// Makes a finder. Nothing is opened or looked up yet.
+    pub(crate) fn new(store: Store, client: Client, contexts: Vec<(String, ContextSource)>) -> Self {
+        Self { store, client, contexts, found: Mutex::default() }
+    }
+
+    fn by_reference(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
+        let reference: Reference =
+            text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
+        let name = reference.name();
+        let in_store = self.in_store(&name, platform)?;
+        if let Some(found) = in_store {
+            return Ok((name, found));
+        }
+        let found = self.in_registry(&reference, platform)?;
+        Ok((name, found))
+    }
+
+    /// The image of that name in the store, if it is for `platform`.
+    fn in_store(&self, name: &str, platform: &Platform) -> Result<Option<Found>, ImageError> {
+        let store = |source| ImageError::Store { name: name.to_owned(), source };
+        let Some(mut descriptor) = self.store.resolve_image(name).map_err(store)? else { return Ok(None) };
+        let document = |source| ImageError::Document { name: name.to_owned(), source };
+        let mut bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
+        if image::is_index(&descriptor.media_type) {
+            let index = Index::parse(&bytes).map_err(document)?;
+            let Ok(chosen) = index.choose(platform) else { return Ok(None) };
+            descriptor = chosen.clone();
+            bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
+        }
+        let manifest = Manifest::parse(&bytes).map_err(document)?;
+        let config = self.store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(store)?;
+        let config = ImageConfig::parse(&config).map_err(document)?;
+        let fits = config.architecture.is_empty() || platform.rank(&config.platform()).is_some();
+        Ok(fits.then_some(Found { descriptor, manifest, config, place: Place::Store }))
+    }
+
+    fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
+        let name = reference.name();
+        let registry = |source| ImageError::Registry { name: name.clone(), source };
+        let document = |source| ImageError::Document { name: name.clone(), source };
+        let mut resolved = self.client.resolve(reference).map_err(registry)?;
+        if image::is_index(&resolved.media_type) {
+            let index = Index::parse(&resolved.bytes).map_err(document)?;
+            let chosen = index.choose(platform).map_err(|source| ImageError::Platform { name: name.clone(), source })?;
+            let digest = chosen.digest;
+            resolved = match self.store.read_blob(&digest, MANIFEST_LIMIT) {
+                // The manifest is known by its digest: no need to ask again.
+                Ok(bytes) if Digest::of(&bytes) == digest => {
+                    registry::ResolvedManifest { digest, media_type: chosen.media_type.clone(), bytes }
+                }
+                _ => self.client.manifest_by_digest(reference, digest).map_err(registry)?,
+            };
+        }
+        let manifest = Manifest::parse(&resolved.bytes).map_err(document)?;
+        let size = resolved.bytes.len() as u64;
+        let descriptor = Descriptor::new(resolved.media_type.clone(), resolved.digest, size);
+        let wanted = &manifest.config;
+        let config = match self.store.read_blob(&wanted.digest, CONFIG_LIMIT) {
+            Ok(bytes) if Digest::of(&bytes) == wanted.digest => bytes,
+            _ => self.client.blob_bytes(reference, wanted.digest, wanted.size, CONFIG_LIMIT).map_err(registry)?,
+        };
+        let store = |source| ImageError::Store { name: name.clone(), source };
+        self.store.put_blob(&config).map_err(store)?;
+        self.store.put_blob(&resolved.bytes).map_err(store)?;
+        let config = ImageConfig::parse(&config).map_err(document)?;
+        Ok(Found { descriptor, manifest, config, place: Place::Registry(reference.clone()) })
+    }
+
+    fn by_context(&self, context: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
+        let wrap = |source| ImageError::Source { name: context.to_owned(), source };
+        let given = self.contexts.iter().rev().find(|(name, _)| name == context).map(|(_, source)| source);
+        let (source, reference, shown) = match given {
+            Some(ContextSource::Image(text)) => return self.by_reference(text, platform),
+            Some(ContextSource::OciLayout { path, reference }) => {
+                (ImageSource::open_layout(path).map_err(wrap)?, reference, path)
+            }
+            Some(ContextSource::OciArchive { path, reference }) => {
+                (ImageSource::open_archive(path).map_err(wrap)?, reference, path)
+            }
+            _ => {
+                let reason = "it is not an image".to_owned();
+                return Err(ImageError::Inconsistent { name: context.to_owned(), reason });
+            }
+        };
+        let image = source.resolve(reference.as_deref()).map_err(wrap)?;
+        let descriptor = source.select(image, platform).map_err(wrap)?;
+        let document = |source| ImageError::Document { name: context.to_owned(), source };
+        let bytes = source.read(&descriptor, MANIFEST_LIMIT).map_err(wrap)?;
+        let manifest = Manifest::parse(&bytes).map_err(document)?;
+        let config = source.read(&manifest.config, CONFIG_LIMIT).map_err(wrap)?;
+        let config = ImageConfig::parse(&config).map_err(document)?;
+        let name = format!("{context} ({})", shown.display());
+        Ok((name, Found { descriptor, manifest, config, place: Place::Layout(Arc::new(source)) }))
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the manifest and config of an image that was resolved before.
+    pub(crate) fn documents(&self, digest: &Digest) -> Option<(Manifest, ImageConfig)> {
+        self.found().get(digest).map(|found| (found.manifest.clone(), found.config.clone()))
+    }
+
+    /// Brings all layers of a resolved image into the store and returns them, lowest first. `progress` is told the
+    /// layer, its bytes so far and in all. An image of a registry is then found in the store by its name.
+    pub(crate) fn fetch(
+        &self,
+        image: &ResolvedImage,
+        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
+    ) -> Result<Vec<LayerDescriptor>, ImageError> {
+        let name = image.name.clone();
+        let Some(found) = self.found().get(&image.digest).cloned() else {
+            return Err(ImageError::Inconsistent { name, reason: "it was never resolved".to_owned() });
+        };
+        let diff_ids = &found.config.rootfs.diff_ids;
+        let layers = &found.manifest.layers;
+        if diff_ids.len() != layers.len() {
+            let reason = format!("{} diff IDs for {} layers", diff_ids.len(), layers.len());
+            return Err(ImageError::Inconsistent { name, reason });
+        }
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.fetch_blob(&name, &found.place, layer, progress) {
+                    failed().get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..PARALLEL_FETCHES.min(layers.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        self.remember(&found)?;
+        let describe = |(layer, diff_id): (&Descriptor, &DiffId)| LayerDescriptor {
+            digest: layer.digest,
+            size: layer.size,
+            diff_id: *diff_id,
+            media_type: layer.media_type.clone(),
+        };
+        Ok(layers.iter().zip(diff_ids).map(describe).collect())
+    }
+
+    /// Names a fetched image in the store, so that the next build finds it there.
+    fn remember(&self, found: &Found) -> Result<(), ImageError> {
+        let Place::Registry(reference) = &found.place else { return Ok(()) };
+        let name = reference.name();
+        let store = |source| ImageError::Store { name: name.clone(), source };
+        self.store.tag_image(&name, &found.descriptor).map_err(store)
+    }
+
+    fn fetch_blob(
+        &self,
+        name: &str,
+        place: &Place,
+        blob: &Descriptor,
+        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
+    ) -> Result<(), ImageError> {
+        let store = |source| ImageError::Store { name: name.to_owned(), source };
+        let there = || self.store.blob_size(&blob.digest).map(|size| size == Some(blob.size)).map_err(store);
+        if there()? {
+            return Ok(());
+        }
+        // Whoever else fetches it holds this lock; then it is there.
+        let lock = self.store.lock_step(&CacheKey(*blob.digest.as_bytes()), &mut || ControlFlow::Continue(()));
+        let _lock = lock.map_err(store)?;
+        if there()? {
+            return Ok(());
+        }
+        match place {
+            Place::Store => {
+                let reason = format!("the store lacks its layer {}", blob.digest);
+                Err(ImageError::Inconsistent { name: name.to_owned(), reason })
+            }
+            Place::Layout(source) => {
+                let wrap = |source| ImageError::Source { name: name.to_owned(), source };
+                source.copy_blob(&self.store, blob).map_err(wrap)
+            }
+            Place::Registry(reference) => {
+                let registry = |source| ImageError::Registry { name: name.to_owned(), source };
+                let mut reader = self.client.blob(reference, blob.digest, blob.size).map_err(registry)?;
+                let mut writer = self.store.blob_writer_unhashed().map_err(store)?;
+                copy(&mut reader, &mut writer, &mut |done| progress(&blob.digest, done, blob.size)).map_err(|error| {
+                    match error {
+                        CopyError::Read(error) => {
+                            registry(BlobReader::unwrap_error(error, &format!("layer {}", blob.digest)))
+                        }
+                        CopyError::Write(source) => ImageError::Copy { name: name.to_owned(), source },
+                    }
+                })?;
+                // The reader has verified digest and size when it came to its end.
+                writer.commit_as(blob.digest).map(drop).map_err(store)
+            }
+        }
+    }
+}
+
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+fn copy(reader: &mut impl Read, writer: &mut impl io::Write, tell: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    let mut told = 0;
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error)),
+        };
+        writer.write_all(&buffer[..n]).map_err(CopyError::Write)?;
+        done += n as u64;
+        if done - told >= 1 << 20 {
+            told = done;
+            tell(done);
+        }
+    }
+}
+
+impl ImageResolver for Images {
+    fn resolve(&self, name: &ImageName, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+        let (shown, found) = match name {
+            ImageName::Reference(text) => self.by_reference(text, platform)?,
+            ImageName::Context(context) => self.by_context(context, platform)?,
+        };
+        let digest = found.descriptor.digest;
+        let name = if shown.contains('@') { shown } else { format!("{shown}@{digest}") };
+        let config = found.config.clone();
+        self.found().insert(digest, found);
+        Ok(ResolvedImage { name, digest, config })
+    }
+}
