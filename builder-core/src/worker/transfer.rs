@@ -1,0 +1,252 @@
+//! `COPY`, `ADD` and `WORKDIR`: from the plan's words to the entries of a layer, and then the layer.
+//!
+//! All that decides the layer is read first: trees, the list of the context's files, digests of their content. So the
+//! entries themselves are the cache key, and a step whose result would be the same is the same, whatever else changed.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::copy::{
+    ArchiveEntry, Canvas, Planned, Rules, SelectError, SourceOwner, SourceTree, apply_archive, copy_file, copy_path,
+    copy_with_parents, select, select_with_parents,
+};
+use super::files::{Bytes, Files};
+use super::root::Root;
+use super::{BuildWorker, Inputs, StepOutput};
+use crate::error::{Error, ErrorKind};
+use crate::plan::{CopyKind, CopyOp, CopySourceOp, FileInput, RootInput, WorkdirOp};
+use crate::tree::path::clean;
+use crate::tree::pattern::PatternSet;
+use crate::tree::{Kind, MergedTree, Metadata};
+
+/// The entries of a layer to write, with the sources that their bytes come from.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    /// Sorted by path; content hashes are filled in.
+    pub(crate) planned: Vec<Planned>,
+    /// By [`super::copy::Origin::source`].
+    pub(crate) sources: Vec<Bytes>,
+}
+
+/// What `chown` and `USER` names mean, or the error that says they mean nothing.
+fn unknown_user(error: &super::users::UserError) -> Error {
+    let this = Error::from_source(ErrorKind::Dockerfile, error);
+    match error.nearest() {
+        Some(nearest) => this.hint(format!("did you mean {nearest:?}?")),
+        None => this.hint("add the user in an earlier step, or give numbers".to_owned()),
+    }
+}
+
+impl BuildWorker<'_> {
+    /// Works out the entries of `COPY` or `ADD`.
+    pub(super) fn plan_copy(&self, op: &CopyOp, inputs: &Inputs<'_>) -> Result<Transfer, Error> {
+        let parent = inputs.root(op.parent)?;
+        let tree = self.tree(&parent)?;
+        let owner = op.chown.as_deref().map(|text| self.owner(text, &parent)).transpose()?;
+        let excludes = match op.excludes.is_empty() {
+            true => None,
+            false => Some(PatternSet::new(&op.excludes).map_err(|e| Error::from_source(ErrorKind::Dockerfile, &e))?),
+        };
+        let dest = match op.dest.starts_with('/') {
+            true => op.dest.clone(),
+            false => format!("{}/{}", op.workdir, op.dest),
+        };
+        let rules = Rules {
+            dest: clean(dest.as_bytes())[1..].to_vec(),
+            dest_is_dir: op.dest_is_directory(),
+            owner,
+            chmod: op.chmod.as_ref(),
+            excludes: excludes.as_ref(),
+            now: self.options.now,
+        };
+        // A linked layer stands alone: what is at its destination plays no part.
+        let empty = MergedTree::new();
+        let mut canvas = Canvas::new(if op.link { &empty } else { &tree });
+        let mut sources = Vec::new();
+        for source in &op.sources {
+            self.add_source(&mut canvas, &rules, op, source, inputs, &mut sources)?;
+        }
+        self.finish(canvas, sources)
+    }
+
+    fn add_source(
+        &self,
+        canvas: &mut Canvas<'_>,
+        rules: &Rules<'_>,
+        op: &CopyOp,
+        source: &CopySourceOp,
+        inputs: &Inputs<'_>,
+        sources: &mut Vec<Bytes>,
+    ) -> Result<(), Error> {
+        let failed = |error: super::copy::CanvasError| Error::from_source(ErrorKind::Dockerfile, &error);
+        match source {
+            CopySourceOp::Path { from, pattern } => {
+                let (tree, bytes, owner) = self.source(*from, pattern, inputs)?;
+                let number = sources.len();
+                sources.push(bytes);
+                let view = SourceTree { number, tree: &tree, owner };
+                let missing = |error| self.missing_source(error, *from, inputs);
+                if op.parents {
+                    let selected = select_with_parents(&tree, pattern).map_err(missing)?;
+                    return copy_with_parents(canvas, rules, view, &selected).map_err(failed);
+                }
+                let unpacks = matches!(op.kind, CopyKind::Add { unpack } if unpack != Some(false));
+                for selected in select(&tree, pattern).map_err(missing)? {
+                    let is_file = tree.get(&selected.path).is_some_and(|node| matches!(node.kind, Kind::File { .. }));
+                    if unpacks && is_file && self.add_archive(canvas, rules, &selected.path, number, sources)? {
+                        continue;
+                    }
+                    copy_path(canvas, rules, view, &selected).map_err(failed)?;
+                }
+                Ok(())
+            }
+            CopySourceOp::Inline { name, content } => {
+                let meta = Metadata { mode: 0o644, mtime: self.options.now, ..Metadata::default() };
+                let size = content.len() as u64;
+                copy_file(canvas, rules, sources.len(), name.as_bytes(), (meta, size)).map_err(failed)?;
+                sources.push(Bytes::Inline(content.clone().into_bytes()));
+                Ok(())
+            }
+            CopySourceOp::Http { url, .. } => Err(unsupported("ADD of a URL", url)),
+            CopySourceOp::Git(source) => Err(unsupported("ADD of a git repository", &source.url)),
+        }
+    }
+
+    /// Unpacks the file at `path` of source `number` if it is an archive; returns whether it was.
+    fn add_archive(
+        &self,
+        canvas: &mut Canvas<'_>,
+        rules: &Rules<'_>,
+        path: &[u8],
+        number: usize,
+        sources: &mut Vec<Bytes>,
+    ) -> Result<bool, Error> {
+        let mut files = Files::new(self, &sources[number..=number]);
+        files.prepare([(0, path)])?;
+        let Some(archive) = super::archive::read(files.open(0, path)?, files.opener(0, path))? else {
+            return Ok(false);
+        };
+        let entries: Vec<ArchiveEntry> = archive.entries.clone();
+        let applied = apply_archive(canvas, rules, sources.len(), &entries);
+        applied.map_err(|error| Error::from_source(ErrorKind::Context, &error))?;
+        let origin = sources[number].clone();
+        sources.push(Bytes::Archive { origin: Box::new(origin), path: path.to_vec(), archive: Arc::new(archive) });
+        Ok(true)
+    }
+
+    fn source(
+        &self,
+        from: FileInput,
+        pattern: &str,
+        inputs: &Inputs<'_>,
+    ) -> Result<(Arc<MergedTree>, Bytes, SourceOwner), Error> {
+        match from {
+            FileInput::Context(step) => {
+                let context = inputs.context(step)?;
+                let tree = context.select(pattern).map_err(|e| Error::from_source(ErrorKind::Context, &e))?;
+                Ok((Arc::new(tree), Bytes::Context(context), SourceOwner::Root))
+            }
+            FileInput::Root(root) => {
+                let root = inputs.root(root)?;
+                Ok((self.tree(&root)?, Bytes::Root(root), SourceOwner::Kept))
+            }
+        }
+    }
+
+    /// Says why a source is not there: an ignore rule that hid it, or a name that is nearly the same.
+    fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
+        let FileInput::Context(step) = from else {
+            return Error::from_source(ErrorKind::Dockerfile, &error);
+        };
+        let this = Error::from_source(ErrorKind::Context, &error);
+        let SelectError::NotFound(pattern) = &error else { return this };
+        let this = Error::new(ErrorKind::Context, format!("{pattern:?} is not in the build context"));
+        let Ok(context) = inputs.context(step) else { return this };
+        match context.hidden_by(pattern) {
+            Some(rule) => this
+                .note(format!("excluded by {}:{} ({:?})", rule.file, rule.line, rule.text))
+                .hint(format!("add \"!{}\" after line {}", pattern.trim_start_matches(['/', '.']), rule.line)),
+            None => this,
+        }
+    }
+
+    /// Works out the entries of `WORKDIR`.
+    pub(super) fn plan_workdir(&self, op: &WorkdirOp, inputs: &Inputs<'_>) -> Result<Transfer, Error> {
+        let parent = inputs.root(op.parent)?;
+        let tree = self.tree(&parent)?;
+        let failed = |error: super::copy::CanvasError| Error::from_source(ErrorKind::Dockerfile, &error);
+        let mut canvas = Canvas::new(&tree);
+        let path = canvas.resolve(op.path.as_bytes()).map_err(failed)?;
+        if !canvas.is_dir(&path) {
+            let identity = self.identity(&op.user, &parent)?;
+            let meta = Metadata {
+                mode: 0o755,
+                uid: identity.uid,
+                gid: identity.gid,
+                mtime: self.options.now,
+                ..Metadata::default()
+            };
+            canvas.mkdir_all(&path, &meta).map_err(failed)?;
+        }
+        self.finish(canvas, Vec::new())
+    }
+
+    /// Fills in the content hashes that only reading can tell.
+    fn finish(&self, canvas: Canvas<'_>, sources: Vec<Bytes>) -> Result<Transfer, Error> {
+        let mut planned = canvas.finish();
+        for planned in &mut planned {
+            let (Some(origin), Kind::File { content, .. }) = (&planned.origin, &mut planned.entry.kind) else { continue };
+            match &sources[origin.source] {
+                Bytes::Inline(bytes) => *content = crate::digest::ContentHash::of(bytes),
+                // Trees and archives know the content of their files already.
+                Bytes::Root(_) | Bytes::Archive { .. } | Bytes::Context(_) => {}
+            }
+        }
+        super::files::hash_context_files(&mut planned, &sources, self.options.threads)?;
+        Ok(Transfer { planned, sources })
+    }
+
+    /// Writes the layer.
+    pub(super) fn write_transfer(&self, transfer: &Transfer, parent: &Root) -> Result<StepOutput, Error> {
+        if transfer.planned.is_empty() {
+            return Ok(StepOutput::Root(parent.clone()));
+        }
+        let store_error = |error: crate::layer::Error| Error::from_source(ErrorKind::Store, &error);
+        let mut files = Files::new(self, &transfer.sources);
+        let wanted = transfer.planned.iter().filter_map(|planned| planned.origin.as_ref());
+        files.prepare(wanted.map(|origin| (origin.source, origin.path.as_slice())))?;
+        let mut writer = crate::layer::LayerWriter::create(self.store, self.layer_options()).map_err(store_error)?;
+        for planned in &transfer.planned {
+            let mut content = match &planned.origin {
+                Some(origin) => Some(files.open(origin.source, &origin.path)?),
+                None => None,
+            };
+            let content = content.as_mut().map(|reader| reader as &mut dyn Read);
+            writer.append(&planned.entry, content).map_err(store_error)?;
+        }
+        let written = writer.finish().map_err(store_error)?;
+        self.remember_variant(&written.layer)?;
+        Ok(StepOutput::Root(parent.with(vec![written.layer])))
+    }
+
+    /// The owner that `--chown` means in the file system of `root`.
+    pub(super) fn owner(&self, text: &str, root: &Root) -> Result<(u32, u32), Error> {
+        let files = if super::users::is_numeric_owner(text) { Arc::default() } else { self.user_files(root)? };
+        files.owner(text).map_err(|error| unknown_user(&error))
+    }
+
+    /// Who `USER` is in the file system of `root`.
+    pub(super) fn identity(&self, text: &str, root: &Root) -> Result<super::users::Identity, Error> {
+        self.user_files(root)?.identity(text).map_err(|error| unknown_user(&error))
+    }
+}
+
+/// What this builder does not do yet; the plan is checked for it before anything runs.
+pub(super) fn unsupported(what: &str, which: &str) -> Error {
+    Error::new(ErrorKind::Dockerfile, format!("{what} is not supported: {which:?}"))
+}
+
+/// Where a step's file system comes from.
+pub(super) fn root_of(input: RootInput, inputs: &Inputs<'_>) -> Result<Root, Error> {
+    inputs.root(input)
+}
