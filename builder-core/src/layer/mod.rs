@@ -1,1 +1,5 @@
 //! layer
+
+mod diff;
+
+pub(crate) use diff::{Change, DiffError, diff};
