@@ -1,10 +1,10 @@
 //! Layers: changes of a file system ↔ tar blobs in the store.
-//!
-//! TODO docs
 mod compress;
+mod diff;
 mod error;
 mod tar;
 mod write;
 
+pub(crate) use diff::*;
 pub(crate) use error::{Error, Result};
 pub(crate) use write::{LayerOptions, LayerWriter, WrittenLayer};

@@ -139,8 +139,8 @@ pub(crate) fn open_dir_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Ow
 fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-        // Kernels before 5.6, and seccomp filters that do not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => open_below_by_steps(root, path, flags),
+        // Kernels before 5.6, seccomp filters that do not know the call, and paths beyond `PATH_MAX`.
+        Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => open_below_by_steps(root, path, flags),
         other => Ok(other?),
     }
 }
