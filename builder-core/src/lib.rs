@@ -35,3 +35,16 @@ pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,
 };
+pub use rootless::{
+    Cause, Check, Diagnosis, HelperPrivilege, HostFacts, HostReport, IdMap, IdMapHelper, IdRange, Isolation,
+    LaunchConfig, Outcome, Program, Rung, Stage, SubordinateRange,
+};
+
+/// The build process with any engine in it, for this crate's own tests. No promise of stability.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::rootless::{
+        BuildProcess, CancelHandle, Channel, ChannelError, Death, Ending, Engine, EngineEnvironment, EngineMain, Error,
+        MAX_FRAME_BYTES, News, ProcView, Receiver, Sender, SupplementaryGroups, init_if_build_process, probe,
+    };
+}
