@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
@@ -22,8 +22,7 @@ pub(super) const PRIVATE: Handle = Handle::Prepared(0);
 /// The overlay.
 pub(super) const ROOT: Handle = Handle::Prepared(1);
 
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-const SYSFS_MAGIC: i64 = 0x6265_6572;
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// Pid 1 of the step. Returns its exit code, which says nothing: results go through `report`.
 pub(super) fn run(program: &Program, report: BorrowedFd<'_>) -> u8 {
@@ -219,7 +218,7 @@ impl Child<'_> {
         let place = resolve(self.handle(ROOT)?, &target.path, target.links)?;
         if target.links == Links::Follow {
             // A mount over a file of these could hide from programs what the kernel really says or does.
-            let filesystem = i64::try_from(rustix::fs::fstatfs(&place)?.f_type).unwrap_or_default();
+            let filesystem = rustix::fs::fstatfs(&place)?.f_type;
             if filesystem == PROC_SUPER_MAGIC || filesystem == SYSFS_MAGIC {
                 return Err(Errno::XDEV);
             }
