@@ -114,14 +114,14 @@ impl Store {
         drop(gc);
         let removed = dead.into_iter().map(session::DeadSession::remove);
         let removed = removed.chain(trash.iter().map(|path| remove_tree(path))).fold(Removed::default(), Removed::and);
-        report.freed_bytes = removed.bytes;
+        report.freed_bytes += removed.bytes;
         report.left = removed.left;
         Ok(report)
     }
 
     /// Takes one thing out of place; `None` when someone just works on it or it may not be moved.
     fn condemn(&self, victim: &Victim, report: &mut PruneReport) -> Option<PathBuf> {
-        let _lock = match victim.sort {
+        let lock = match victim.sort {
             Sort::Unpacked | Sort::Mount => {
                 Some(FileLock::try_take(&lock_path(&victim.path), After::Remove).ok().flatten()?)
             }
@@ -129,6 +129,9 @@ impl Store {
         };
         let trash = self.temp_path();
         fs::rename(&victim.path, &trash).ok()?;
+        if lock.is_some() {
+            report.freed_bytes += measure(&lock_path(&victim.path));
+        }
         *match victim.sort {
             Sort::Blob => &mut report.blobs,
             Sort::Tree => &mut report.trees,
@@ -228,4 +231,3 @@ fn choose_for(mut survey: Survey, excess: u64) -> Vec<Victim> {
     }
     victims
 }
-
