@@ -37,6 +37,8 @@ pub(super) fn build(statement: &Statement, warnings: &mut Vec<Diagnostic>) -> Re
             })
         }
         _ => {
+            // First, because a flag without its equals sign leaves its value here.
+            check_flags(statement, FLAGS)?;
             let error = Diagnostic::error("healthcheck-type", format!("HEALTHCHECK has no form {:?}", kind.text));
             let near = nearest(&kind.text, ["CMD", "NONE"]);
             let hint = match near {
