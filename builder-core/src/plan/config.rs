@@ -2,15 +2,14 @@
 
 use super::gofmt;
 use crate::dockerfile::{Command, Healthcheck};
-use crate::image::{self, ImageConfig, Platform};
+use crate::image::{self, ImageConfig, Platform, RootFs};
 
 /// `PATH` where a config has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the config of an image with nothing in it.
 pub(super) fn empty(platform: &Platform) -> ImageConfig {
-    let mut config = ImageConfig::default();
-    set_platform(&mut config, platform);
+    let mut config = ImageConfig::new(platform);
     ensure_path(&mut config);
     config.config.working_dir = "/".to_owned();
     config
@@ -18,7 +17,7 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
 
 /// Sets `PATH` if it is missing.
 pub(super) fn ensure_path(config: &mut ImageConfig) {
-    if !env(config).iter().any(|(name, _)| name == "PATH") {
+    if config.config.env("PATH").is_none() {
         set_env(config, "PATH", DEFAULT_PATH);
     }
 }
@@ -34,12 +33,7 @@ pub(super) fn env(config: &ImageConfig) -> Vec<(String, String)> {
 
 /// Sets a variable, in its old place if it was there.
 pub(super) fn set_env(config: &mut ImageConfig, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    let same = |old: &&mut String| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == name;
-    match config.config.env.iter_mut().find(same) {
-        Some(old) => *old = entry,
-        None => config.config.env.push(entry),
-    }
+    config.config.set_env(name, value);
 }
 
 /// Takes the `ONBUILD` triggers out.
@@ -79,18 +73,18 @@ pub(super) fn set_label(config: &mut ImageConfig, key: &str, value: &str) {
 
 /// Sets `Cmd`.
 pub(super) fn set_cmd(config: &mut ImageConfig, argv: Vec<String>) {
-    config.config.cmd = Some(argv);
+    config.config.cmd = argv;
     config.config.args_escaped = true;
 }
 
 /// Forgets `Cmd`.
 pub(super) fn clear_cmd(config: &mut ImageConfig) {
-    config.config.cmd = None;
+    config.config.cmd.clear();
 }
 
 /// Sets `Entrypoint`.
 pub(super) fn set_entrypoint(config: &mut ImageConfig, argv: Vec<String>) {
-    config.config.entrypoint = Some(argv);
+    config.config.entrypoint = argv;
 }
 
 /// Returns the shell of the shell form.
@@ -120,16 +114,12 @@ pub(super) fn argv(config: &ImageConfig, command: &Command) -> Vec<String> {
 
 /// Adds a `port/proto`.
 pub(super) fn add_port(config: &mut ImageConfig, port: String) {
-    config.config.exposed_ports.insert(port, empty_object());
+    config.config.exposed_ports.insert(port);
 }
 
 /// Adds a volume.
 pub(super) fn add_volume(config: &mut ImageConfig, path: &str) {
-    config.config.volumes.insert(path.to_owned(), empty_object());
-}
-
-fn empty_object() -> serde_json::Value {
-    serde_json::Value::Object(serde_json::Map::new())
+    config.config.volumes.insert(path.to_owned());
 }
 
 /// Sets the signal that stops the container.
@@ -151,17 +141,20 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
                 Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
                 Command::Exec(argv) => std::iter::once("CMD".to_owned()).chain(argv.iter().cloned()).collect(),
             };
+            // Durations come from signed nanoseconds, so they fit.
+            let nanoseconds = |flag: &Option<u64>| i64::try_from(flag.unwrap_or(0)).unwrap_or(i64::MAX);
             image::Healthcheck {
                 test,
-                interval: *interval,
-                timeout: *timeout,
-                start_period: *start_period,
-                start_interval: *start_interval,
-                retries: *retries,
+                interval: nanoseconds(interval),
+                timeout: nanoseconds(timeout),
+                start_period: nanoseconds(start_period),
+                start_interval: nanoseconds(start_interval),
+                retries: retries.map_or(0, i64::from),
+                ..image::Healthcheck::default()
             }
         }
     };
-    let duration = |nanoseconds: Option<u64>| gofmt::duration(nanoseconds.unwrap_or(0));
+    let duration = |nanoseconds: i64| gofmt::duration(nanoseconds.unsigned_abs());
     let said = format!(
         "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
         gofmt::list(&health.test),
@@ -169,7 +162,7 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
         duration(health.timeout),
         duration(health.start_period),
         duration(health.start_interval),
-        health.retries.unwrap_or(0),
+        health.retries,
     );
     config.config.healthcheck = Some(health);
     said
@@ -177,20 +170,12 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
 
 /// Returns the config of a new image that builds on `base`: without what belongs to that one image.
 pub(super) fn inherit(base: &ImageConfig) -> ImageConfig {
-    ImageConfig { created: None, ..base.clone() }
+    ImageConfig { created: None, rootfs: RootFs::default(), history: vec![], ..base.clone() }
 }
 
 /// Returns the platform that the config says, if it says one.
 pub(super) fn platform(config: &ImageConfig) -> Option<Platform> {
-    if config.os.is_empty() || config.architecture.is_empty() {
-        return None;
-    }
-    Some(Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone(),
-        os_version: config.os_version.clone(),
-    })
+    (!config.os.is_empty() && !config.architecture.is_empty()).then(|| config.platform())
 }
 
 /// Makes the config say `platform`. What `platform` leaves open stays if it is the same system.
@@ -203,5 +188,8 @@ pub(super) fn set_platform(config: &mut ImageConfig, platform: &Platform) {
     }
     if platform.os_version.is_some() || !same {
         config.os_version.clone_from(&platform.os_version);
+    }
+    if !platform.os_features.is_empty() {
+        config.os_features.clone_from(&platform.os_features);
     }
 }
