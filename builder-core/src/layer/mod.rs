@@ -5,6 +5,6 @@ mod error;
 mod tar;
 mod write;
 
-pub(crate) use diff::*;
+pub(crate) use diff::{Change, DiffError, diff};
 pub(crate) use error::{Error, Result};
 pub(crate) use write::{LayerOptions, LayerWriter, WrittenLayer};

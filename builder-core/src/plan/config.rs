@@ -2,15 +2,14 @@
 
 use super::gofmt;
 use crate::dockerfile::{Command, Healthcheck};
-use crate::image::{self, ImageConfig, Platform};
+use crate::image::{self, ImageConfig, Platform, RootFs};
 
 /// `PATH` where a config has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the config of an image with nothing in it.
 pub(super) fn empty(platform: &Platform) -> ImageConfig {
-    let mut config = ImageConfig::default();
-    set_platform(&mut config, platform);
+    let mut config = ImageConfig::new(platform);
     ensure_path(&mut config);
     config.config.working_dir = "/".to_owned();
     config
@@ -18,7 +17,7 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
 
 /// Sets `PATH` if it is missing.
 pub(super) fn ensure_path(config: &mut ImageConfig) {
-    if !env(config).iter().any(|(name, _)| name == "PATH") {
+    if config.config.env("PATH").is_none() {
         set_env(config, "PATH", DEFAULT_PATH);
     }
 }
@@ -34,12 +33,7 @@ pub(super) fn env(config: &ImageConfig) -> Vec<(String, String)> {
 
 /// Sets a variable, in its old place if it was there.
 pub(super) fn set_env(config: &mut ImageConfig, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    let same = |old: &&mut String| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == name;
-    match config.config.env.iter_mut().find(same) {
-        Some(old) => *old = entry,
-        None => config.config.env.push(entry),
-    }
+    config.config.set_env(name, value);
 }
 
 /// Takes the `ONBUILD` triggers out.
@@ -138,11 +132,6 @@ pub(super) fn set_author(config: &mut ImageConfig, author: &str) {
     config.author = Some(author.to_owned());
 }
 
-/// A duration that was given, 0 where none was; the parser lets none pass that does not fit.
-fn nanoseconds(duration: Option<u64>) -> i64 {
-    duration.map_or(0, |nanoseconds| i64::try_from(nanoseconds).unwrap_or(i64::MAX))
-}
-
 /// Sets the health check and returns it as the history says it.
 pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthcheck) -> String {
     let health = match healthcheck {
@@ -152,12 +141,14 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
                 Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
                 Command::Exec(argv) => std::iter::once("CMD".to_owned()).chain(argv.iter().cloned()).collect(),
             };
+            // Durations come from signed nanoseconds, so they fit.
+            let nanoseconds = |flag: &Option<u64>| i64::try_from(flag.unwrap_or(0)).unwrap_or(i64::MAX);
             image::Healthcheck {
                 test,
-                interval: nanoseconds(*interval),
-                timeout: nanoseconds(*timeout),
-                start_period: nanoseconds(*start_period),
-                start_interval: nanoseconds(*start_interval),
+                interval: nanoseconds(interval),
+                timeout: nanoseconds(timeout),
+                start_period: nanoseconds(start_period),
+                start_interval: nanoseconds(start_interval),
                 retries: retries.map_or(0, i64::from),
                 ..image::Healthcheck::default()
             }
@@ -179,21 +170,12 @@ pub(super) fn set_healthcheck(config: &mut ImageConfig, healthcheck: &Healthchec
 
 /// Returns the config of a new image that builds on `base`: without what belongs to that one image.
 pub(super) fn inherit(base: &ImageConfig) -> ImageConfig {
-    ImageConfig { created: None, ..base.clone() }
+    ImageConfig { created: None, rootfs: RootFs::default(), history: vec![], ..base.clone() }
 }
 
 /// Returns the platform that the config says, if it says one.
 pub(super) fn platform(config: &ImageConfig) -> Option<Platform> {
-    if config.os.is_empty() || config.architecture.is_empty() {
-        return None;
-    }
-    Some(Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone(),
-        os_version: config.os_version.clone(),
-        os_features: config.os_features.clone(),
-    })
+    (!config.os.is_empty() && !config.architecture.is_empty()).then(|| config.platform())
 }
 
 /// Makes the config say `platform`. What `platform` leaves open stays if it is the same system.
@@ -206,5 +188,8 @@ pub(super) fn set_platform(config: &mut ImageConfig, platform: &Platform) {
     }
     if platform.os_version.is_some() || !same {
         config.os_version.clone_from(&platform.os_version);
+    }
+    if !platform.os_features.is_empty() {
+        config.os_features.clone_from(&platform.os_features);
     }
 }

@@ -3,8 +3,7 @@
 use super::Problem;
 use super::scope::{DeclaredArg, Env};
 use crate::diagnostic::{Diagnostic, Span, nearest};
-use crate::dockerfile::expand::{ExpandError, expand_heredoc, expand_word, expand_words};
-use crate::dockerfile::{Heredoc, Word};
+use crate::dockerfile::{Heredoc, Word, expand_heredoc, expand_word, expand_words};
 
 /// The variables at one place.
 #[derive(Debug, Clone, Copy)]
@@ -37,28 +36,25 @@ impl Expander {
 
     /// Expands `word` to one text.
     pub(super) fn word(&mut self, word: &Word, scope: Scope<'_>) -> Result<String, Problem> {
-        self.text(&word.text, word.span, scope)
-    }
-
-    /// Expands `text`, which stands at `span`, to one text.
-    pub(super) fn text(&mut self, text: &str, span: Span, scope: Scope<'_>) -> Result<String, Problem> {
-        let expanded = expand_word(text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, span))?;
-        self.warn_undefined(expanded.unmatched, span, scope, "undefined-var", "variable");
+        let expanded = expand_word(&word.text, self.escape, &|name| scope.get(name));
+        let expanded = expanded.map_err(|err| Box::new(err.diagnostic(word)))?;
+        self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-var", "variable");
         Ok(expanded.text)
     }
 
     /// Expands a word of `FROM`, which only sees `globals`.
     pub(super) fn from_word(&mut self, word: &Word, globals: &Env) -> Result<String, Problem> {
         let scope = Scope { env: globals, declared: &[] };
-        let expanded =
-            expand_word(&word.text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, word.span))?;
+        let expanded = expand_word(&word.text, self.escape, &|name| scope.get(name));
+        let expanded = expanded.map_err(|err| Box::new(err.diagnostic(word)))?;
         self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-arg-in-from", "global build arg");
         Ok(expanded.text)
     }
 
     /// Expands `word` to any number of words.
     pub(super) fn words(&mut self, word: &Word, scope: Scope<'_>) -> Result<Vec<String>, Problem> {
-        expand_words(&word.text, self.escape, &|name| scope.get(name)).map_err(|err| failed(&err, word.span))
+        let words = expand_words(&word.text, self.escape, &|name| scope.get(name));
+        words.map_err(|err| Box::new(err.diagnostic(word)))
     }
 
     /// Expands the body of `heredoc` if it wants that.
@@ -66,8 +62,11 @@ impl Expander {
         if !heredoc.expand {
             return Ok(heredoc.content.clone());
         }
-        let expanded = expand_heredoc(&heredoc.content, &|name| scope.get(name));
-        let expanded = expanded.map_err(|err| failed(&err, heredoc.span))?;
+        let expanded = expand_heredoc(&heredoc.content, &|name| scope.get(name)).map_err(|err| {
+            // Offsets in the body are none in the source: the error is told where the heredoc is named.
+            let place = Word { text: String::new(), span: heredoc.span };
+            Box::new(err.diagnostic(&place).with_note(format!("in the body of <<{}", heredoc.name)))
+        })?;
         self.warn_undefined(expanded.unmatched, heredoc.span, scope, "undefined-var", "variable");
         Ok(expanded.text)
     }
@@ -135,8 +134,4 @@ fn known_variable<'a>(text: &'a str, get: &dyn Fn(&str) -> Option<String>) -> Op
     let (name, rest) = name_text.split_at(end);
     let rest = if braced.is_some() { rest.strip_prefix('}')? } else { rest };
     Some((get(name)?, rest))
-}
-
-fn failed(error: &ExpandError, span: Span) -> Problem {
-    Box::new(Diagnostic::error("expand", error.to_string()).at(span))
 }

@@ -76,6 +76,31 @@ pub(crate) enum ImageName {
     Context(String),
 }
 
+impl Op {
+    /// Returns the steps whose results this one reads, each once, the parent first.
+    pub(crate) fn inputs(&self) -> Vec<StepId> {
+        let mut inputs: Vec<StepId> = vec![];
+        let mut add = |step: Option<StepId>| {
+            if let Some(step) = step.filter(|step| !inputs.contains(step)) {
+                inputs.push(step);
+            }
+        };
+        match self {
+            Self::Image(_) | Self::Context(_) => {}
+            Self::Workdir(op) => add(op.parent.step()),
+            Self::Run(op) => {
+                add(op.parent.step());
+                op.mounts.iter().filter_map(MountOp::files).for_each(|from| add(from.step()));
+            }
+            Self::Copy(op) => {
+                add(op.parent.step());
+                op.sources.iter().filter_map(CopySourceOp::files).for_each(|from| add(from.step()));
+            }
+        }
+        inputs
+    }
+}
+
 /// An image, found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImageSource {
@@ -255,6 +280,17 @@ pub(crate) struct MountOp {
     pub(crate) kind: MountKind,
 }
 
+impl MountOp {
+    /// Returns where its files come from, if it shows files.
+    pub(crate) fn files(&self) -> Option<FileInput> {
+        match &self.kind {
+            MountKind::Bind { from, .. } => Some(*from),
+            MountKind::Cache(cache) => Some(cache.from),
+            MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
+        }
+    }
+}
+
 /// What a `--mount` mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum MountKind {
@@ -411,6 +447,16 @@ pub(crate) enum CopySourceOp {
     },
     /// `ADD` of a git repository.
     Git(GitSource),
+}
+
+impl CopySourceOp {
+    /// Returns the input that it is part of, if it is.
+    pub(crate) fn files(&self) -> Option<FileInput> {
+        match self {
+            Self::Path { from, .. } => Some(*from),
+            Self::Inline { .. } | Self::Http { .. } | Self::Git(_) => None,
+        }
+    }
 }
 
 /// A git repository to add.

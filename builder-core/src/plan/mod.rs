@@ -14,7 +14,6 @@
 mod chmod;
 mod config;
 mod copy;
-mod csv;
 mod epoch;
 mod expand;
 mod expose;

@@ -10,9 +10,9 @@ use super::lower::Planner;
 use super::stages::FromName;
 use super::state::StageState;
 use super::steps::Source;
-use super::{Error, Problem, csv, path, remote, size};
+use super::{Error, Problem, path, remote, size};
 use crate::diagnostic::{Diagnostic, Span, nearest};
-use crate::dockerfile::{RunInstruction, Word};
+use crate::dockerfile::{RunInstruction, Word, mount_fields};
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 const SHARING: [&str; 3] = ["shared", "private", "locked"];
@@ -63,6 +63,12 @@ impl Field<'_> {
         }
     }
 
+    /// Where `value`, its end, stands.
+    fn value_span(&self, value: &str) -> Span {
+        let span = self.span();
+        if span.end - span.start == self.text.len() { Span::new(span.end - value.len(), span.end) } else { span }
+    }
+
     fn problem(&self, message: String) -> Diagnostic {
         Diagnostic::error("mount-option", message).at(self.span())
     }
@@ -82,7 +88,7 @@ impl Field<'_> {
 
 /// Returns the `from` of a mount that is written without quotes.
 pub(super) fn plain_from(text: &str) -> Option<String> {
-    let fields = csv::fields(text).ok()?;
+    let fields = mount_fields(text).ok()?;
     fields.iter().find_map(|field| {
         let (key, value) = field.split_once('=')?;
         key.eq_ignore_ascii_case("from").then(|| value.to_owned())
@@ -129,7 +135,7 @@ impl Planner<'_> {
     }
 
     fn mount_options(&mut self, state: &StageState, word: &Word) -> Result<Options, Problem> {
-        let fields = csv::fields(&word.text).map_err(|why| {
+        let fields = mount_fields(&word.text).map_err(|why| {
             let problem = Diagnostic::error("mount-option", format!("the mount is not a list of options: {why}"));
             Box::new(problem.at(word.span))
         })?;
@@ -139,7 +145,8 @@ impl Planner<'_> {
             let field = Field { word, key: key.to_lowercase(), text: text.clone() };
             match value {
                 Some(value) => {
-                    let value = self.expander.text(value, field.span(), state.scope())?;
+                    let place = Word { text: value.to_owned(), span: field.value_span(value) };
+                    let value = self.expander.word(&place, state.scope())?;
                     options.set(&field, value)?;
                 }
                 None => options.set_bare(&field)?,

@@ -5,9 +5,9 @@ use super::lower::{Item, Planner};
 use super::metadata::upper_keyword;
 use super::stages::Stages;
 use super::state::StageState;
-use super::{Error, Problem, config, csv, remote};
+use super::{Error, Problem, config, remote};
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::dockerfile::{Command, Heredoc, Instruction, InstructionKind, RunInstruction, Word};
+use crate::dockerfile::{Command, Instruction, InstructionKind, RunInstruction, Word, mount_fields};
 
 /// Host name inside a step, as in BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -69,7 +69,7 @@ fn device(word: &Word) -> Result<Device, Problem> {
         Box::new(problem.at(word.span).with_hint("write NAME or name=NAME, and perhaps required"))
     };
     let (mut name, mut need) = (None, Need::Optional);
-    for field in csv::fields(&word.text).map_err(failed)? {
+    for field in mount_fields(&word.text).map_err(|err| failed(err.to_string()))? {
         let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         match (key.to_lowercase().as_str(), value) {
             ("required", None) => need = Need::Required,
@@ -155,7 +155,7 @@ fn secret_variable(kind: &MountKind) -> Option<&str> {
 }
 
 fn executed(state: &StageState, item: &Item<'_>, run: &RunInstruction) -> Result<Executed, Problem> {
-    let (Command::Shell(line), [first, ..]) = (&run.command, run.heredocs.as_slice()) else {
+    let Some(text) = run.shell_text() else {
         let argv = config::argv(&state.config, &run.command);
         if argv.is_empty() {
             let problem = Diagnostic::error("run-empty", "RUN has no command").at(item.instruction.span);
@@ -164,33 +164,18 @@ fn executed(state: &StageState, item: &Item<'_>, run: &RunInstruction) -> Result
         return Ok(Executed { argv, script: None, summary: None });
     };
     let shell = |text: String| config::argv(&state.config, &Command::Shell(text));
-    if !is_only_marker(line, first) {
-        let mut text = line.clone();
-        for heredoc in &run.heredocs {
-            text += &format!("\n{}{}", heredoc.content, heredoc.name);
-        }
-        return Ok(Executed { argv: shell(text), script: None, summary: None });
-    }
-    let trimmed = first.content.trim();
+    let Some(heredoc) = run.script() else { return Ok(Executed { argv: shell(text), script: None, summary: None }) };
+    let trimmed = text.trim();
     let mut summary = trimmed.lines().next().unwrap_or_default().to_owned();
     if trimmed.contains('\n') {
         summary.push_str("...");
     }
-    if !first.content.starts_with("#!") {
-        return Ok(Executed { argv: shell(first.content.clone()), script: None, summary: Some(summary) });
+    if !text.starts_with("#!") {
+        return Ok(Executed { argv: shell(text), script: None, summary: Some(summary) });
     }
-    let path = format!("{SCRIPT_DIRECTORY}/{}", first.name);
-    let script = Script { path: path.clone(), content: first.content.clone() };
+    let path = format!("{SCRIPT_DIRECTORY}/{}", heredoc.name);
+    let script = Script { path: path.clone(), content: text };
     Ok(Executed { argv: shell(path), script: Some(script), summary: Some(summary) })
-}
-
-/// Returns whether `line` is nothing but the marker of `heredoc`.
-fn is_only_marker(line: &str, heredoc: &Heredoc) -> bool {
-    let line = line.trim().trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(name) = line.strip_prefix("<<") else { return false };
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let bare: String = name.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
-    bare == heredoc.name
 }
 
 /// Returns the declared ARGs as they stand before the command in the history: `|2 a=1 b=2 `.
