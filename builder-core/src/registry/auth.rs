@@ -30,7 +30,7 @@ use super::challenge::Challenge;
 use super::config::{ClientConfig, PlainHttp};
 use super::credentials::{Access, Credential};
 use super::error::{self, Error};
-use super::transport::{Request, Transport, host_of, is_loopback, origin, read_body};
+use super::transport::{Payload, Request, Transport, host_of, is_loopback, origin, read_body};
 
 /// Largest answer of a token server, in bytes. Tokens are a few kilobytes.
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
@@ -209,8 +209,12 @@ impl Authorizer {
             let realm = format!("{}{}", origin(realm), realm.path());
             Error::Realm { host: door.host.to_owned(), realm, problem }
         })?;
+        let form;
         let request = match credential {
-            Some(Credential::IdentityToken(token)) => exchange_request(realm, service, scope, token.reveal()),
+            Some(Credential::IdentityToken(token)) => {
+                form = exchange_form(realm, service, scope, token.reveal());
+                exchange_request(realm, form.as_bytes())
+            }
             Some(Credential::Basic { username, password }) => {
                 let header = basic_header(door, username, password.reveal())?;
                 Request { authorization: Some(header), ..token_request(realm, service, scope) }
@@ -282,7 +286,7 @@ fn is_public_suffix(domain: &str) -> bool {
     (top.len() == 2 && second.len() <= 3) || SHARED_DOMAINS.into_iter().any(is_below)
 }
 
-fn token_request(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>) -> Request {
+fn token_request(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>) -> Request<'static> {
     let mut url = realm.clone();
     url.query_pairs_mut()
         .extend_pairs(service.map(|service| ("service", service)))
@@ -291,7 +295,15 @@ fn token_request(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>) -
 }
 
 /// Distribution's "OAuth2 Token Authentication": a refresh token is only taken by POST.
-fn exchange_request(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>, refresh_token: &str) -> Request {
+fn exchange_request<'a>(realm: &Url, form: &'a [u8]) -> Request<'a> {
+    let mut request = Request::new(Method::POST, realm.clone());
+    request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    request.payload = Payload::Bytes(form);
+    request
+}
+
+fn exchange_form(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>, refresh_token: &str) -> String {
+    // The query of a URL has the encoding of a form.
     let mut form = realm.clone();
     form.set_query(None);
     form.query_pairs_mut()
@@ -300,10 +312,7 @@ fn exchange_request(realm: &Url, service: Option<&str>, scope: &BTreeSet<String>
         .append_pair("refresh_token", refresh_token)
         .extend_pairs(service.map(|service| ("service", service)))
         .append_pair("scope", &scope.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
-    let mut request = Request::new(Method::POST, realm.clone());
-    request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    request.body = form.query().map(|query| query.as_bytes().to_vec());
-    request
+    form.query().unwrap_or_default().to_owned()
 }
 
 fn parse_token(door: &Door<'_>, body: &[u8], asked_at: Instant) -> Result<Token, Error> {

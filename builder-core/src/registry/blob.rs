@@ -12,9 +12,10 @@ use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 
-use super::client::{Call, Client, blob_subject};
+use super::client::blob_subject;
 use super::endpoint::{AskedBy, Endpoint};
 use super::error::Error;
+use super::exchange::{Call, Session};
 use super::reference::Reference;
 use super::transport::{content_length, failure};
 use crate::digest::{Digest, HashingWriter};
@@ -40,9 +41,9 @@ impl fmt::Debug for BlobReader {
 
 impl BlobReader {
     /// Asks for the blob, so that a blob that is not there fails here rather than at the first read.
-    pub(super) fn open(client: Client, reference: &Reference, digest: Digest, size: u64) -> Result<Self, Error> {
+    pub(super) fn open(session: Session, reference: &Reference, digest: Digest, size: u64) -> Result<Self, Error> {
         let subject = blob_subject(reference, digest);
-        let blob = Blob { client, reference: reference.clone(), subject, digest, size };
+        let blob = Blob { session, reference: reference.clone(), subject, digest, size };
         let response = Some(blob.request(0)?);
         let bytes = Resuming { blob, response, offset: 0, failed: 0, mark: 0 };
         Ok(Self { bytes, hash: Some(HashingWriter::new(io::sink())) })
@@ -90,7 +91,7 @@ impl Read for BlobReader {
 }
 
 struct Blob {
-    client: Client,
+    session: Session,
     reference: Reference,
     subject: String,
     digest: Digest,
@@ -100,17 +101,17 @@ struct Blob {
 impl Blob {
     /// Asks for all bytes from `offset` on; the answer starts there.
     fn request(&self, offset: u64) -> Result<Response, Error> {
-        self.client.ask(&self.reference, AskedBy::Digest, &self.subject, |endpoint| self.request_at(endpoint, offset))
+        self.session.ask(&self.reference, AskedBy::Digest, &self.subject, |endpoint| self.request_at(endpoint, offset))
     }
 
     fn request_at(&self, endpoint: &Endpoint, offset: u64) -> Result<Response, Error> {
         let path = format!("blobs/{}", self.digest);
-        let mut call = Call::new(endpoint, Method::GET, &path, &self.subject);
+        let mut call = Call::read(endpoint, Method::GET, &path, &self.subject);
         if offset > 0 {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             call.headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let mut response = self.client.send(call)?;
+        let mut response = self.session.send(&call)?;
         let starts_at = match response.status() {
             StatusCode::PARTIAL_CONTENT => range_start(response.headers())
                 .filter(|start| *start <= offset)
@@ -166,9 +167,9 @@ impl Resuming {
         }
         self.mark = self.offset;
         self.failed += 1;
-        match self.blob.client.retry_policy().wait(self.failed, &error) {
+        match self.blob.session.config().retry.wait(self.failed, &error) {
             Some(wait) => {
-                self.blob.client.pause(&error, wait);
+                self.blob.session.pause(&error, wait);
                 Ok(())
             }
             None => Err(io::Error::other(error)),

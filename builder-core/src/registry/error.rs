@@ -89,6 +89,14 @@ pub(crate) enum Error {
         /// Why.
         source: Cause,
     },
+    /// What is to be sent cannot be read here.
+    #[error("read what is to be sent for {subject}")]
+    Source {
+        /// What was to be sent.
+        subject: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The body ended early.
     #[error("{subject} ended after {received} of {size} bytes")]
     Truncated {

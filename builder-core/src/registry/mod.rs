@@ -9,10 +9,10 @@
 //! and the `urls` of foreign layers, which are never followed.
 //!
 //! ```text
-//! client ── blob ──┐            what is asked for
-//! endpoint         ├─ auth      where to ask, and as whom
-//! challenge ───────┤
-//! transport ── tls ┘            one exchange
+//! client ─▶ blob, manifest        what is asked for, and whether it is that
+//!   └─▶ exchange ─▶ endpoint, retry   where to ask, and when again
+//!         ├─▶ auth ─▶ challenge, credentials   as whom
+//!         └─▶ transport ─▶ tls    one request
 //! ```
 
 mod auth;
@@ -23,6 +23,7 @@ mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod exchange;
 mod manifest;
 mod reference;
 mod retry;
@@ -33,12 +34,13 @@ mod transport;
 mod tests;
 
 pub(crate) use blob::BlobReader;
-pub(crate) use client::{Client, Notice};
+pub(crate) use client::Client;
 pub(crate) use config::{
     ClientConfig, ClientIdentity, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy,
     Roots, Secret, Timeouts, VerifyTls,
 };
 pub(crate) use credentials::{Access, Credential, Credentials};
 pub(crate) use error::Error;
+pub(crate) use exchange::Notice;
 pub(crate) use manifest::{ManifestHead, ResolvedManifest};
 pub(crate) use reference::{Reference, ReferenceError};

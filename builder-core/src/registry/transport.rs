@@ -5,11 +5,12 @@
 //! Knows nothing of registries.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use reqwest::blocking::{Client, Response};
+use reqwest::blocking::{Body, Client, Response};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, NoProxy, Proxy, Url, redirect};
 
@@ -20,26 +21,52 @@ use super::tls::{self, HostTls};
 
 /// Registry, CDN and a second CDN are two; everything beyond this is a loop.
 const MAX_REDIRECTS: usize = 5;
+/// A body that goes out slower than this, in bytes a second, does not arrive in time.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
 /// Bytes of one HTTP/2 stream that may wait unread: what a fast line needs at 50 ms.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes of one HTTP/2 connection that may wait unread. Much more than one stream's: readers that stand still must not
 /// stop the one that is being read.
 const CONNECTION_WINDOW: u32 = 128 << 20;
 
+/// Opens the bytes of a request's body, anew for each try.
+pub(super) type Opener<'a> = &'a (dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync);
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    /// No body.
+    None,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// As many bytes as the number says, read as they are sent.
+    Stream(Opener<'a>, u64),
+}
+
+impl Payload<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Stream(_, size) => *size,
+        }
+    }
+}
+
 /// One request.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
+#[derive(Clone)]
+pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     /// Sent to the origin of `url` only.
     pub(super) authorization: Option<HeaderValue>,
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) payload: Payload<'a>,
 }
 
-impl Request {
+impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), authorization: None, body: None }
+        Self { method, url, headers: HeaderMap::new(), authorization: None, payload: Payload::None }
     }
 }
 
@@ -72,7 +99,7 @@ impl Transport {
     }
 
     /// Sends `request` and follows redirects of GET and HEAD. Every status is a success here.
-    pub(super) fn send(&self, request: Request, subject: &str) -> Result<Response, Error> {
+    pub(super) fn send(&self, request: Request<'_>, subject: &str) -> Result<Response, Error> {
         let mut request = request;
         for _ in 0..=MAX_REDIRECTS {
             let url = request.url.clone();
@@ -96,7 +123,8 @@ impl Transport {
         })
     }
 
-    fn check_redirect(&self, from: &Url, to: &Url, subject: &str) -> Result<(), Error> {
+    /// Makes sure that an exchange with `from` may go on at `to`.
+    pub(super) fn check_redirect(&self, from: &Url, to: &Url, subject: &str) -> Result<(), Error> {
         let problem = match to.scheme() {
             "https" | "http" if !to.username().is_empty() || to.password().is_some() => "the URL holds a user name",
             "https" => return Ok(()),
@@ -107,14 +135,24 @@ impl Transport {
         Err(Error::Redirect { subject: subject.to_owned(), target: origin(to), problem })
     }
 
-    fn send_once(&self, request: &Request, subject: &str) -> Result<Response, Error> {
+    fn send_once(&self, request: &Request<'_>, subject: &str) -> Result<Response, Error> {
         let client = self.client(&host_of(&request.url))?;
         let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         if let Some(value) = &request.authorization {
             builder = builder.header(AUTHORIZATION, value.clone());
         }
-        if let Some(body) = &request.body {
-            builder = builder.body(body.clone());
+        builder = match request.payload {
+            Payload::None => builder,
+            Payload::Bytes(bytes) => builder.body(bytes.to_vec()),
+            Payload::Stream(open, size) => {
+                let reader = open().map_err(|source| Error::Source { subject: subject.to_owned(), source })?;
+                builder.body(Body::sized(reader, size))
+            }
+        };
+        // What is sent takes its time; a line that is dead is noticed by TCP.
+        let timeout = self.config.timeouts.silence + Duration::from_secs(request.payload.size() / SLOWEST_UPLOAD);
+        if request.payload.size() > 0 {
+            builder = builder.timeout(timeout);
         }
         builder.send().map_err(|error| failure(subject, &request.url, error.without_url()))
     }
