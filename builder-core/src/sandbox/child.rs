@@ -139,7 +139,7 @@ impl Child<'_> {
             Operation::SetHostname(name) => rustix::system::sethostname(name.as_bytes()),
             Operation::LoopbackUp => clone::loopback_up(),
             Operation::StopPropagation => mount::stop_propagation(),
-            Operation::AttachOnRoot { mount, .. } => mount::attach_on_root(self.handle(*mount)?),
+            Operation::AttachOutside { mount, path } => mount::attach_at_host_path(self.handle(*mount)?, path),
             Operation::Clone { dir, name, add, into } => {
                 let clone = clone_with(self.handle(*dir)?, name, *add)?;
                 self.keep(*into, clone)
@@ -297,7 +297,10 @@ fn enter_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(c".", c".")?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
-    rustix::process::chdir(c"/")
+    rustix::process::chdir(c"/")?;
+    // Had anything been left on top of the new root, `..` would lead into it: the whole sandbox hangs on this.
+    let (above, image) = (rustix::fs::stat(c"/..")?, rustix::fs::fstat(root)?);
+    if (above.st_dev, above.st_ino) == (image.st_dev, image.st_ino) { Ok(()) } else { Err(Errno::XDEV) }
 }
 
 fn set_stdio(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>, owner: Option<(Uid, Gid)>) -> Result<(), Errno> {

@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
@@ -68,7 +69,7 @@ pub(super) fn prepare(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<P
     let Rootfs::Overlay { lowerdirs, upperdir, workdir } = &spec.rootfs;
     let root = Overlay { lowerdirs, upperdir, workdir }.mount().map_err(|source| Error::Overlay { source })?;
     let mut writer = Writer { handles: vec![private.mount, root], setup: Vec::new() };
-    writer.begin(spec);
+    writer.begin(spec)?;
     for (name, path) in [(c"0", c"etc/resolv.conf"), (c"1", c"etc/hosts")] {
         writer.bind_own_file(name.to_owned(), path.to_owned());
     }
@@ -221,17 +222,21 @@ impl Writer {
         Handle::Prepared(self.handles.len() - 1)
     }
 
-    fn begin(&mut self, spec: &Spec) {
+    fn begin(&mut self, spec: &Spec) -> Result<(), Error> {
         self.setup.push(Operation::TieToParent);
         self.setup.push(Operation::SetHostname(spec.hostname.clone()));
         if spec.network == Network::None {
             self.setup.push(Operation::LoopbackUp);
         }
         self.setup.push(Operation::StopPropagation);
-        // On the old root, which goes away as a whole: the private filesystem must be attached somewhere, because only
-        // then may parts of it be cloned.
-        self.setup.push(Operation::AttachOnRoot { mount: PRIVATE, what: "the private tmpfs" });
-        self.setup.push(Operation::AttachOnRoot { mount: ROOT, what: "the image" });
+        // The private filesystem must be attached somewhere, because only then may parts of it be cloned. The workdir is a
+        // directory that nobody looks at. It must not be the root: pivot_root would put both on the new one, and
+        // detaching the upper would leave the other, with the machine's files, in the step's reach.
+        let Rootfs::Overlay { workdir, .. } = &spec.rootfs;
+        let workdir = c_string(workdir.as_os_str().as_bytes(), "the workdir's path")?;
+        self.setup.push(Operation::AttachOutside { mount: PRIVATE, path: workdir });
+        self.setup.push(Operation::AttachOutside { mount: ROOT, path: c"/".to_owned() });
+        Ok(())
     }
 
     /// Binds a file of the private filesystem. Before `/proc` and `/dev` are mounted, so that a symlink into them ends in

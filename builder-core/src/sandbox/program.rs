@@ -85,8 +85,8 @@ pub(super) enum Operation {
     LoopbackUp,
     /// Keep mounts from passing to and from the build process.
     StopPropagation,
-    /// Attach a detached mount on the old root directory.
-    AttachOnRoot { mount: Handle, what: &'static str },
+    /// Attach a detached mount in the old root, which goes away as a whole.
+    AttachOutside { mount: Handle, path: CString },
     /// Clone part of a mount.
     Clone { dir: Handle, name: CString, add: Attributes, into: Slot },
     /// Mount a filesystem that belongs to the new namespaces, attached nowhere.
@@ -158,7 +158,7 @@ impl Operation {
             Self::SetHostname(name) => format!("set hostname {name:?}"),
             Self::LoopbackUp => "bring up loopback".into(),
             Self::StopPropagation => "make mounts private".into(),
-            Self::AttachOnRoot { what, .. } => format!("attach {what}"),
+            Self::AttachOutside { path, .. } => format!("attach a mount at {:?}", text(path)),
             Self::Clone { name, .. } => format!("open_tree {:?}", text(name)),
             Self::MountFresh { filesystem, .. } | Self::MountFreshOr { filesystem, .. } => {
                 format!("mount {}", text(filesystem))
@@ -217,6 +217,9 @@ impl Operation {
             Self::SetGroups(_) | Self::SetGroup(_) | Self::SetUser(_) if errno == Errno::INVAL => Some(
                 "the id has no place in the user namespace; give the user a larger range in /etc/subuid, /etc/subgid",
             ),
+            Self::EnterRoot if errno == Errno::XDEV => {
+                Some("something is mounted over the root directory of this machine; the old root could not be detached")
+            }
             Self::EnterRoot if errno == Errno::INVAL => {
                 Some("the root of this machine is an initramfs, which pivot_root cannot leave")
             }

@@ -77,6 +77,10 @@ struct Ran {
 }
 
 fn try_run(spec: &Spec) -> Result<Ran, Error> {
+    // A volatile overlay leaves a mark in its workdir that forbids a second mount.
+    let Rootfs::Overlay { workdir, .. } = &spec.rootfs;
+    std::fs::remove_dir_all(workdir).unwrap();
+    std::fs::create_dir(workdir).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let exit = run(spec, &KillSwitch::default(), &mut |stream, bytes| match stream {
         OutputStream::Stdout => stdout.extend_from_slice(bytes),
@@ -111,6 +115,20 @@ fn entries(dir: &Path) -> Vec<String> {
     names
 }
 
+/// `Name: value` of `/proc/self/status` as the command saw it.
+fn status_field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
+}
+
+#[track_caller]
+fn setup_error(spec: &Spec) -> (String, rustix::io::Errno) {
+    match try_run(spec) {
+        Err(Error::Setup { operation, source, .. }) => (operation, source),
+        other => panic!("{other:?}"),
+    }
+}
+
 in_namespaces! {
     fn exit_code_and_output() {
         let image = Image::new();
@@ -119,4 +137,174 @@ in_namespaces! {
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
         assert_eq!(entries(&image.upper("")), Vec::<String>::new(), "a command that changes nothing leaves no change");
     }
+
+    fn death_by_signal() {
+        let image = Image::new();
+        assert_eq!(ran(&image.sh("kill -SEGV $$")).exit, Exit::Signal(11));
+        assert_eq!(ran(&image.sh("kill -KILL $$")).exit, Exit::Signal(9));
+    }
+
+    fn fifty_megabytes_on_both_streams() {
+        let image = Image::new();
+        let script = "dd if=/dev/zero bs=1M count=50 2>/dev/null & dd if=/dev/zero bs=1M count=50 >&2 2>/dev/null; wait";
+        let (mut stdout, mut stderr) = (0, 0);
+        let exit = run(&image.sh(script), &KillSwitch::default(), &mut |stream, bytes| match stream {
+            OutputStream::Stdout => stdout += bytes.len(),
+            OutputStream::Stderr => stderr += bytes.len(),
+        });
+        assert_eq!(exit.unwrap(), Exit::Code(0));
+        assert_eq!((stdout, stderr), (50 << 20, 50 << 20));
+    }
+
+    fn what_the_command_leaves_running_is_killed() {
+        let image = Image::new();
+        // The straggler holds the pipes, ignores signals and writes until it is killed.
+        let script = "setsid sh -c 'trap \"\" TERM HUP; while :; do echo x >> /tmp/log; done' & sleep 0.1; exit 3";
+        assert_eq!(ran(&image.sh(script)).exit, Exit::Code(3));
+        let length = std::fs::metadata(image.upper("tmp/log")).unwrap().len();
+        assert!(length > 0);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(std::fs::metadata(image.upper("tmp/log")).unwrap().len(), length, "still written to");
+    }
+
+    fn orphans_are_reaped_while_the_command_runs() {
+        let image = Image::new();
+        // Double fork: the inner shell's parent is gone, pid 1 inherits it.
+        let script = "sh -c 'sh -c \"sleep 0.05\" & exit 0'; sleep 0.3; cat /proc/[0-9]*/stat";
+        let stat = stdout_of(&image.sh(script));
+        assert!(!stat.lines().any(|line| line.contains(") Z ")), "{stat}");
+    }
+
+    fn killing_everything_spares_the_build_process() {
+        let image = Image::new();
+        let ran = ran(&image.sh("kill -9 -1; kill -9 1; echo alive"));
+        // busybox's kill spares the shell itself; pid 1 shrugs it off.
+        assert_eq!(ran.exit, Exit::Code(0));
+        assert_eq!(ran.stdout, "alive\n");
+    }
+
+    fn descriptors_are_the_standard_three() {
+        use std::os::fd::AsRawFd;
+        let image = Image::new();
+        // One that the build process leaks on purpose.
+        let leak = std::fs::File::open("/").unwrap();
+        rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+        assert!(leak.as_raw_fd() > 2);
+        let listing = stdout_of(&image.spec(&["ls", "-l", "/proc/self/fd"]));
+        let targets: Vec<_> = listing.lines().filter_map(|line| line.split(" -> ").nth(1)).collect();
+        assert_eq!(targets.len(), 3, "{listing}");
+        assert_eq!(targets[0], "/dev/null", "{listing}");
+        assert!(targets[1].starts_with("pipe:") && targets[2].starts_with("pipe:"), "{listing}");
+        // The fourth is ls's own handle of the directory, gone when it looks.
+        assert_eq!(stdout_of(&image.spec(&["ls", "/proc/self/fd"])), "0\n1\n2\n3\n");
+    }
+
+    fn environment_is_exact() {
+        let image = Image::new();
+        let mut spec = image.spec(&["/bin/env"]);
+        spec.env = vec![(b"B".to_vec(), b"2 = two".to_vec()), (b"A".to_vec(), Vec::new())];
+        assert_eq!(stdout_of(&spec), "B=2 = two\nA=\n");
+        spec.env.clear();
+        assert_eq!(stdout_of(&spec), "");
+    }
+
+    fn process_attributes() {
+        let image = Image::new();
+        let status = stdout_of(&image.spec(&["cat", "/proc/self/status"]));
+        assert_eq!(status_field(&status, "Umask"), "0022");
+        for set in ["SigBlk", "SigIgn", "SigCgt"] {
+            assert_eq!(status_field(&status, set), "0000000000000000", "{set}");
+        }
+        assert_eq!(status_field(&status, "NoNewPrivs"), "0");
+        assert_eq!(status_field(&status, "Seccomp"), "2");
+        assert_eq!(status_field(&status, "Pid"), "2");
+        assert_eq!(status_field(&status, "PPid"), "1");
+        assert_eq!(status_field(&status, "NSsid").split_whitespace().last(), Some("2"), "a session of its own");
+        let hostname = stdout_of(&image.sh("cat /proc/sys/kernel/hostname; pwd"));
+        assert_eq!(hostname, "sandbox\n/\n");
+    }
+
+    fn default_capabilities() {
+        const DOCKER: &str = "00000000a80425fb";
+        const NONE: &str = "0000000000000000";
+        let image = Image::new();
+        let mut spec = image.spec(&["cat", "/proc/self/status"]);
+        let capabilities = |status: &str| {
+            ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| status_field(status, name).to_owned())
+        };
+        assert_eq!(capabilities(&stdout_of(&spec)), [NONE, DOCKER, DOCKER, DOCKER, NONE]);
+        spec.uid = 1000;
+        assert_eq!(capabilities(&stdout_of(&spec)), [NONE, NONE, NONE, DOCKER, NONE], "a user has none");
+        spec.security = Security::Insecure;
+        spec.uid = 0;
+        let [inheritable, permitted, _, bounding, ambient] = capabilities(&stdout_of(&spec));
+        assert_eq!((inheritable.as_str(), ambient.as_str()), (NONE, NONE));
+        assert_ne!(permitted, DOCKER);
+        assert_eq!(permitted, bounding);
+    }
+
+    fn user_and_groups_are_exact() {
+        let image = Image::new();
+        let mut spec = image.spec(&["cat", "/proc/self/status"]);
+        spec.uid = 1000;
+        spec.gid = 1001;
+        spec.groups = vec![7, 42];
+        let status = stdout_of(&spec);
+        assert_eq!(status_field(&status, "Uid"), "1000\t1000\t1000\t1000");
+        assert_eq!(status_field(&status, "Gid"), "1001\t1001\t1001\t1001");
+        assert_eq!(status_field(&status, "Groups"), "7 42");
+        spec.groups.clear();
+        assert_eq!(status_field(&stdout_of(&spec), "Groups"), "");
+        let opened = ran(&Spec { argv: image.sh("echo out > /dev/stdout; echo err > /dev/stderr").argv, ..spec });
+        assert_eq!((opened.stdout.as_str(), opened.stderr.as_str()), ("out\n", "err\n"), "a user may reopen its output");
+    }
+
+    fn setuid_programs_work() {
+        let image = Image::new();
+        std::fs::set_permissions(image.lower("bin/busybox"), std::fs::Permissions::from_mode(0o4755)).unwrap();
+        std::fs::write(image.lower("etc/passwd"), "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n").unwrap();
+        // busybox drops setuid root for all but a few applets, `su` among them.
+        symlink("busybox", image.lower("bin/su")).unwrap();
+        std::fs::write(image.lower("etc/shadow"), "root::::::::\n").unwrap();
+        let mut spec = image.spec(&["su", "root", "-c", "id -u"]);
+        spec.uid = 1000;
+        assert_eq!(stdout_of(&spec), "0\n");
+    }
+
+    fn a_working_directory_is_looked_up_in_the_image() {
+        let image = Image::new();
+        std::fs::create_dir_all(image.lower("srv/app")).unwrap();
+        symlink("/srv/app", image.lower("app")).unwrap();
+        std::fs::write(image.lower("srv/file"), "").unwrap();
+        let in_dir = |cwd: &[u8]| Spec { cwd: cwd.to_vec(), ..image.sh("pwd -P") };
+        assert_eq!(stdout_of(&in_dir(b"srv/app")), "/srv/app\n");
+        assert_eq!(stdout_of(&in_dir(b"app")), "/srv/app\n");
+        assert_eq!(stdout_of(&in_dir(b"../../srv")), "/srv\n");
+        let errors = [
+            (b"absent".as_slice(), rustix::io::Errno::NOENT),
+            (b"srv/file", rustix::io::Errno::NOTDIR),
+            (b"proc/self/cwd", rustix::io::Errno::LOOP),
+        ];
+        for (cwd, expected) in errors {
+            let (operation, errno) = setup_error(&in_dir(cwd));
+            assert_eq!(errno, expected, "{operation}");
+            assert!(operation.contains(&*String::from_utf8_lossy(cwd)), "{operation}");
+        }
+        for descriptor in 0..30 {
+            let (_, errno) = setup_error(&in_dir(format!("proc/self/fd/{descriptor}").as_bytes()));
+            assert!(matches!(errno, rustix::io::Errno::LOOP | rustix::io::Errno::NOENT), "{descriptor}: {errno}");
+        }
+    }
+
+    fn a_directory_of_the_user_only_is_a_working_directory() {
+        let image = Image::new();
+        std::fs::create_dir(image.lower("private")).unwrap();
+        std::fs::set_permissions(image.lower("private"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let spec = Spec { uid: 1000, cwd: b"private".to_vec(), ..image.spec(&["true"]) };
+        assert_eq!(ran(&spec).exit, Exit::Code(0), "Docker changes directory as root");
+    }
 }
+
+mod filesystems;
+mod limits;
+mod programs;

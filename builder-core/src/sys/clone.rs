@@ -98,13 +98,21 @@ fn set_signal_mask(mask: u64) -> Result<u64, Errno> {
 
 /// Gives every signal its default action, then unblocks all. `execve` would keep ignored ones ignored.
 pub(crate) fn default_signals() -> Result<(), Errno> {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL needs no handler; signals that cannot be set (KILL, STOP, libc's own) give an error, which
-        // leaves them as they should be.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's `struct sigaction` is at most four words, and all zeroes mean SIG_DFL without flags. libc's own function
+    // would not touch the two signals it uses itself, which a caller may have left ignored.
+    let default_action = [0_u64; 4];
+    for signal in (1..=SIGNALS).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: the kernel reads the action, which is large enough, and writes no old one; a mask has 8 bytes.
+        let result = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default_action.as_ptr(), 0_usize, size_of::<u64>())
+        };
+        check(result)?;
     }
     set_signal_mask(0).map(|_| ())
 }
+
+/// Number of the last signal.
+const SIGNALS: c_int = 64;
 
 /// Closes all descriptors from `first` to `last`.
 pub(crate) fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {

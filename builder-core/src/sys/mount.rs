@@ -35,7 +35,10 @@ pub(crate) struct Configuration(OwnedFd);
 impl Configuration {
     /// Starts to configure a filesystem of type `name`, in the namespaces of the calling process.
     pub(crate) fn open(name: &CStr) -> Result<Self, Errno> {
-        fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).map(Self)
+        let configuration = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).map(Self)?;
+        // What stands first in /proc/mounts, by custom the type again.
+        configuration.set(c"source", name)?;
+        Ok(configuration)
     }
 
     /// Sets `key=value`. The kernel takes at most 255 bytes of `value` (`EINVAL` beyond).
@@ -97,9 +100,9 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) ->
     move_mount(mount, c"", dir, name, flags)
 }
 
-/// Attaches a detached mount on top of the root directory of the calling process.
-pub(crate) fn attach_on_root(mount: BorrowedFd<'_>) -> Result<(), Errno> {
-    move_mount(mount, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+/// Attaches a detached mount at a path of this machine that nobody else can change.
+pub(crate) fn attach_at_host_path(mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    move_mount(mount, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// Adds `set` to the attributes of a mount. Attributes are never taken away, which user namespaces would refuse.
