@@ -13,7 +13,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     };
     let near = candidates.into_iter().map(|candidate| (distance(&word, &fold(candidate)), candidate));
     // Replacing most characters is a guess, not a correction.
-    let near = near.filter(|&(edits, candidate)| edits <= limit && edits * 2 <= candidate.chars().count().max(word.len()));
+    let near =
+        near.filter(|&(edits, candidate)| edits <= limit && edits * 2 <= candidate.chars().count().max(word.len()));
     near.min_by_key(|&(edits, _)| edits).map(|(_, candidate)| candidate)
 }
 

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use crate::diagnostic::Diagnostic;
 
+use super::Heredoc;
 use super::expand::{Lexer, Options};
 use super::lines::{Joined, Lines};
-use super::Heredoc;
 
 /// `<<NAME` in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]

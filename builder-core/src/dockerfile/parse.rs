@@ -4,8 +4,8 @@
 use crate::diagnostic::{Diagnostic, Span};
 
 use super::directives::{self, Directives};
-use super::instructions::{self, Context};
 use super::heredoc::{self, Bodies};
+use super::instructions::{self, Context};
 use super::lines::{Joined, Lines, LogicalLine, next_logical};
 use super::statement::Statement;
 use super::{Dockerfile, Heredoc, Instruction, InstructionKind};
@@ -209,7 +209,10 @@ fn explain_unknown(error: Diagnostic, is_unknown: bool, before: &[Instruction], 
     };
     let is_command = matches!(
         above.kind,
-        InstructionKind::Run(_) | InstructionKind::Cmd(_) | InstructionKind::Entrypoint(_) | InstructionKind::Onbuild { .. }
+        InstructionKind::Run(_)
+            | InstructionKind::Cmd(_)
+            | InstructionKind::Entrypoint(_)
+            | InstructionKind::Onbuild { .. }
     );
     if above.original.contains("<<") && is_command {
         return error

@@ -94,11 +94,8 @@ impl ExpandError {
     pub fn diagnostic(&self, word: &Word) -> Diagnostic {
         // Offsets in the word are offsets in the source only if no continuation line or escape was taken out of it.
         let exact = word.span.end - word.span.start == word.text.len() && self.at.end <= word.text.len();
-        let span = if exact {
-            Span::new(word.span.start + self.at.start, word.span.start + self.at.end)
-        } else {
-            word.span
-        };
+        let span =
+            if exact { Span::new(word.span.start + self.at.start, word.span.start + self.at.end) } else { word.span };
         let diagnostic = Diagnostic::error("expansion", self.kind.to_string()).at(span);
         match &self.kind {
             ExpandErrorKind::UnclosedQuote(quote) => {

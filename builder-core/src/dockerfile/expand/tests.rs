@@ -93,7 +93,8 @@ fn words_expand() {
 
 #[test]
 fn the_other_escape_character_escapes() {
-    let cases = [("`$A", "$A"), ("C:\\$A", "C:\\a"), ("\"`\"`$\"", "\"$"), ("``", "`"), ("${FILE%`.gz}", "/srv/app.tar.gz")];
+    let cases =
+        [("`$A", "$A"), ("C:\\$A", "C:\\a"), ("\"`\"`$\"", "\"$"), ("``", "`"), ("${FILE%`.gz}", "/srv/app.tar.gz")];
     for (word, expected) in cases {
         assert_eq!(expand_word(word, '`', &env).expect("expands").text, expected, "{word}");
     }
@@ -136,10 +137,8 @@ fn unset_names_are_told() {
 
 #[test]
 fn errors_say_what_and_where() {
-    let required = |name: &str, message: &str| ExpandErrorKind::Required {
-        name: name.to_owned(),
-        message: message.to_owned(),
-    };
+    let required =
+        |name: &str, message: &str| ExpandErrorKind::Required { name: name.to_owned(), message: message.to_owned() };
     let unsupported = |operator: &str| ExpandErrorKind::UnsupportedOperator(operator.to_owned());
     let cases = [
         ("a'b", ExpandErrorKind::UnclosedQuote('\''), 1..2),

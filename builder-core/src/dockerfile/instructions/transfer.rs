@@ -74,9 +74,9 @@ fn too_few(statement: &Statement, words: &[Word]) -> Diagnostic {
     let name = statement.name();
     let error = Diagnostic::error("missing-destination", format!("{name} needs a source and a destination"));
     match words {
-        [only] => error
-            .labelled(only.span, "the only argument")
-            .with_hint(format!("write {name} {} destination", only.text)),
+        [only] => {
+            error.labelled(only.span, "the only argument").with_hint(format!("write {name} {} destination", only.text))
+        }
         _ => error.at(statement.word.span).with_hint(format!("write {name} source destination")),
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::expand::{ExpandErrorKind, expand_word, expand_words};
 use super::super::parse::{Unit, scan};
 use super::super::statement::{Arguments, Statement};
-use super::super::{Dockerfile, Heredoc, Word};
+use super::super::{ArgDeclaration, Dockerfile, Heredoc, Word};
 use crate::diagnostic::{Diagnostic, SourceFile};
 
 fn read(test: &str, file: &str) -> Option<Vec<Value>> {
@@ -183,6 +183,12 @@ fn collect(arguments: &Arguments, into: &mut Vec<String>) -> bool {
             for pair in pairs {
                 let separator = if pair.legacy { "" } else { "=" };
                 into.extend([pair.key.text.clone(), pair.value.text.clone(), separator.to_owned()]);
+            }
+        }
+        Arguments::Declarations(declarations) => {
+            for ArgDeclaration { name, default } in declarations {
+                let default = default.as_ref().map(|default| format!("={}", default.text));
+                into.push(format!("{}{}", name.text, default.unwrap_or_default()));
             }
         }
         Arguments::Typed(kind, command) => {

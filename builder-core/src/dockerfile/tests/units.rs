@@ -15,12 +15,31 @@ fn json_arrays_of_strings_are_told_from_text() {
     };
     assert_eq!(strings(" [ ]\t"), [""; 0]);
     assert_eq!(strings("[\"a\" , \"\\u0041\\n\\/\"]"), ["a", "A\n/"]);
-    assert_eq!(strings("[\"\\ud83d\\ude00\", \"\\ud83d\", \"\\ude00x\", \"\\ud83d\\u0041\"]"), ["😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}A"]);
+    assert_eq!(
+        strings("[\"\\ud83d\\ude00\", \"\\ud83d\", \"\\ude00x\", \"\\ud83d\\u0041\"]"),
+        ["😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}A"]
+    );
     assert_eq!(strings("[\"é\\\\\"]"), ["é\\"]);
-    for text in ["", "a", "{}", "\"a\"", "['a']", "[\"a\",]", "[\"a\"] x", "[\"a\" \"b\"]", "[\"\u{1}\"]", "[\"\\x\"]", "[", "[\"a\"", "[\"a]"] {
+    for text in [
+        "",
+        "a",
+        "{}",
+        "\"a\"",
+        "['a']",
+        "[\"a\",]",
+        "[\"a\"] x",
+        "[\"a\" \"b\"]",
+        "[\"\u{1}\"]",
+        "[\"\\x\"]",
+        "[",
+        "[\"a\"",
+        "[\"a]",
+    ] {
         assert_eq!(json::parse(text, 0..text.len()), Json::Not, "{text}");
     }
-    for (text, range) in [("[1]", 1..2), ("[\"a\", true ]", 6..10), ("[[]]", 1..2), ("[{\"a\":1}]", 1..8), ("[-1.5e3,\"a\"]", 1..7)] {
+    for (text, range) in
+        [("[1]", 1..2), ("[\"a\", true ]", 6..10), ("[[]]", 1..2), ("[{\"a\":1}]", 1..8), ("[-1.5e3,\"a\"]", 1..7)]
+    {
         assert_eq!(json::parse(text, 0..text.len()), Json::NotStrings(range), "{text}");
     }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -55,7 +74,21 @@ fn durations_are_those_of_go() {
     for (text, expected) in cases {
         assert_eq!(duration::parse(text), Ok(expected), "{text}");
     }
-    for text in ["", "-", "s", "x", ".", ".s", "1", "5 s", "1s2", "1x", "1S", "99999999999h", "99999999999999999999999999999999999999999s"] {
+    for text in [
+        "",
+        "-",
+        "s",
+        "x",
+        ".",
+        ".s",
+        "1",
+        "5 s",
+        "1s2",
+        "1x",
+        "1S",
+        "99999999999h",
+        "99999999999999999999999999999999999999999s",
+    ] {
         assert!(duration::parse(text).is_err(), "{text}");
     }
 }
