@@ -193,3 +193,13 @@ pub(super) fn set_platform(config: &mut ImageConfig, platform: &Platform) {
         config.os_features.clone_from(&platform.os_features);
     }
 }
+
+/// Writes the platform in normal form: `arm64`, not `arm64/v8`.
+pub(super) fn normalize_platform(config: &mut ImageConfig) {
+    if let Some(platform) = platform(config) {
+        let normal = platform.normalized();
+        config.os = normal.os;
+        config.architecture = normal.architecture;
+        config.variant = normal.variant;
+    }
+}

@@ -51,11 +51,11 @@ impl Planner<'_> {
             Some(word) => Some((self.expander.word(word, state.scope())?, word)).filter(|(text, _)| !text.is_empty()),
             None => None,
         };
-        if let Some((_, word)) = &checksum {
-            if paths.len() != 1 || add.sources.len() != 1 {
-                let problem = Diagnostic::error("checksum-sources", "--checksum is for one source").at(word.span);
-                return Err(Problem::new(problem.with_hint("write an ADD for each source")).into());
-            }
+        if let Some((_, word)) = &checksum
+            && add.sources.len() != 1
+        {
+            let problem = Diagnostic::error("checksum-sources", "--checksum is for one source").at(word.span);
+            return Err(Problem::new(problem.with_hint("write an ADD for each source")).into());
         }
         let mut has_git = false;
         let mut sources = vec![];
@@ -65,7 +65,8 @@ impl Planner<'_> {
             sources.push(source);
         }
         if add.keep_git_dir.is_some() && !has_git {
-            let warning = Diagnostic::warning("keep-git-dir-unused", "--keep-git-dir means nothing without a git source");
+            let warning =
+                Diagnostic::warning("keep-git-dir-unused", "--keep-git-dir means nothing without a git source");
             self.expander.warnings.push(warning.at(flag_span(add, "keep-git-dir", item.instruction.span)));
         }
         let kind = CopyKind::Add { unpack: add.unpack };
@@ -135,7 +136,7 @@ impl Planner<'_> {
             let problem = Diagnostic::error("from-empty", format!("the name {:?} is empty", word.text)).at(word.span);
             return Err(Box::new(problem.with_hint("leave --from out to copy from the build context")));
         }
-        let from = self.stages.from_name(&name, word.span, state.stage)?;
+        let from = self.stages.means(&name, word.span, state.stage)?;
         Ok(Some((from, word.span)))
     }
 

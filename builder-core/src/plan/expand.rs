@@ -5,6 +5,10 @@ use super::scope::{DeclaredArg, Env};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::dockerfile::{Heredoc, Word, expand_heredoc, expand_word, expand_words};
 
+/// No variable gets longer, in bytes: `ENV A=$A$A` in a few dozen lines, or in triggers of a base image, would take
+/// all memory. The kernel passes no variable above 128 KiB anyway.
+const MAX_EXPANDED: usize = 1 << 20;
+
 /// The variables at one place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope<'a> {
@@ -38,12 +42,16 @@ impl Expander {
     pub(super) fn word(&mut self, word: &Word, scope: Scope<'_>) -> Result<String, Problem> {
         let expanded = expand_word(&word.text, self.escape, &|name| scope.get(name));
         let expanded = expanded.map_err(|err| Box::new(err.diagnostic(word)))?;
+        if expanded.text.len() > MAX_EXPANDED {
+            let problem = Diagnostic::error("expansion-too-long", "this expands to more than 1 MiB").at(word.span);
+            return Err(Box::new(problem));
+        }
         self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-var", "variable");
         Ok(expanded.text)
     }
 
     /// Expands a word of `FROM`, which only sees `globals`.
-    pub(super) fn from_word(&mut self, word: &Word, globals: &Env) -> Result<String, Problem> {
+    pub(super) fn base_word(&mut self, word: &Word, globals: &Env) -> Result<String, Problem> {
         let scope = Scope { env: globals, declared: &[] };
         let expanded = expand_word(&word.text, self.escape, &|name| scope.get(name));
         let expanded = expanded.map_err(|err| Box::new(err.diagnostic(word)))?;
@@ -85,21 +93,23 @@ impl Expander {
         let mut quoted = false;
         while let Some(c) = rest.chars().next() {
             let after = &rest[c.len_utf8()..];
-            if c == '$' && !quoted {
-                if let Some((value, remaining)) = known_variable(after, get) {
-                    out.push_str(&value);
-                    rest = remaining;
-                    continue;
-                }
+            if c == '$'
+                && !quoted
+                && let Some((value, remaining)) = known_variable(after, get)
+            {
+                out.push_str(&value);
+                rest = remaining;
+                continue;
             }
             quoted ^= c == '\'';
             out.push(c);
             rest = after;
-            if c == self.escape && !quoted {
-                if let Some(escaped) = rest.chars().next() {
-                    out.push(escaped);
-                    rest = &rest[escaped.len_utf8()..];
-                }
+            if c == self.escape
+                && !quoted
+                && let Some(escaped) = rest.chars().next()
+            {
+                out.push(escaped);
+                rest = &rest[escaped.len_utf8()..];
             }
         }
         out

@@ -45,7 +45,11 @@ fn check_host(host: &str, container: (u16, u16)) -> Result<(), String> {
     let (first, last) = range(ports).ok_or_else(|| format!("{ports:?} is not a port or a range of ports"))?;
     // A range of host ports may stand for one container port: any of them.
     if last - first != container.1 - container.0 && container.0 != container.1 {
-        return Err(format!("the host has {} ports, the container {}", last - first + 1, container.1 - container.0 + 1));
+        return Err(format!(
+            "the host has {} ports, the container {}",
+            last - first + 1,
+            container.1 - container.0 + 1
+        ));
     }
     Ok(())
 }
@@ -86,7 +90,11 @@ mod tests {
             ("host:80:80", Err("\"host\" is not an IP address")),
             ("1-3:1-2", Err("the host has 3 ports, the container 2")),
         ] {
-            assert_eq!(parse(spec).map(|ports| ports.join(" ")), want.map(str::to_owned).map_err(str::to_owned), "{spec}");
+            assert_eq!(
+                parse(spec).map(|ports| ports.join(" ")),
+                want.map(str::to_owned).map_err(str::to_owned),
+                "{spec}"
+            );
         }
     }
 }

@@ -120,7 +120,7 @@ impl<'a> Planner<'a> {
         for declared in &stages.globals {
             let value = match (args.get(&declared.name.text), &declared.default) {
                 (Some(value), _) => Some(value.to_owned()),
-                (None, Some(default)) => Some(expander.from_word(default, &globals)?),
+                (None, Some(default)) => Some(expander.base_word(default, &globals)?),
                 (None, None) => None,
             };
             if let Some(value) = value {
@@ -179,6 +179,7 @@ impl<'a> Planner<'a> {
         if let Some(platform) = self.request.platform {
             config::set_platform(&mut config, platform);
         }
+        config::normalize_platform(&mut config);
         TargetImage {
             root: state.root,
             base: state.base,
@@ -255,14 +256,17 @@ impl<'a> Planner<'a> {
     fn items(&mut self, stage: Stage<'a>, triggers: Vec<String>) -> Result<VecDeque<Item<'a>>, Error> {
         let mut items = VecDeque::new();
         for trigger in triggers {
-            let origin = Origin::BaseImage { trigger: trigger.clone(), from: stage.image.span, line: stage.from.lines.0 };
+            let origin =
+                Origin::BaseImage { trigger: trigger.clone(), from: stage.image.span, line: stage.from.lines.0 };
             let parsed = Dockerfile::parse_trigger(&trigger, '\\');
             let instruction = parsed.map_err(|problem| relocate(Error::from(Box::new(problem)), &origin))?;
             let names = stages::arguments(&instruction).iter().map(|arg| arg.name.text.clone());
             self.trigger_args.extend(names);
             items.push_back(Item { instruction: Cow::Owned(instruction), origin });
         }
-        let below = self.base_stage(stage)?.filter(|&below| self.replacement(self.stages.all[below], self.platform()).is_none());
+        let below = self
+            .base_stage(stage)?
+            .filter(|&below| self.replacement(self.stages.all[below], self.platform()).is_none());
         if let Some(below) = below {
             for instruction in self.stages.all[below].instructions {
                 if let InstructionKind::Onbuild { instruction, .. } = &instruction.kind {

@@ -125,6 +125,9 @@ impl Planner<'_> {
                 ports.extend(parsed);
             }
         }
+        let number = |port: &String| port.split('/').next().and_then(|number| number.parse::<u16>().ok());
+        ports.sort_by_key(|port| (number(port), port.clone()));
+        ports.dedup();
         state.record(format!("EXPOSE {}", gofmt::list(&ports)));
         for port in ports {
             config::add_port(&mut state.config, port);

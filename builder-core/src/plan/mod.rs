@@ -21,6 +21,7 @@ mod gofmt;
 mod graph;
 mod lower;
 mod metadata;
+mod mount_options;
 mod mounts;
 mod path;
 mod remote;
@@ -77,9 +78,7 @@ pub(crate) enum NamedContext {
 pub(crate) trait ImageResolver {
     /// Says which images [`resolve`](Self::resolve) will be asked for, so that they can be looked up at once. Every
     /// one of them is needed; others may be asked for too.
-    fn prefetch(&self, images: &[(ImageName, Platform)]) {
-        drop(images);
-    }
+    fn prefetch(&self, _images: &[(ImageName, Platform)]) {}
 
     /// Finds the image `name` for `platform`, or the nearest its index has. Asked once for each pair.
     ///

@@ -11,7 +11,7 @@ use super::lower::{Planner, Start};
 use super::stages::{FromName, Stage};
 use super::state::StageState;
 use super::steps::{Label, Source};
-use super::{Error, NamedContext, Problem, config, mounts};
+use super::{Error, NamedContext, Problem, config, mount_options};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::dockerfile::{InstructionKind, Word};
 use crate::event::StepId;
@@ -82,7 +82,7 @@ impl<'a> Planner<'a> {
     }
 
     fn base_name(&mut self, stage: Stage<'a>) -> Result<String, Problem> {
-        let name = self.expander.from_word(stage.image, &self.globals)?;
+        let name = self.expander.base_word(stage.image, &self.globals)?;
         if name.is_empty() {
             let problem = Diagnostic::error("from-empty", format!("the image name {:?} is empty", stage.image.text))
                 .at(stage.image.span)
@@ -95,7 +95,7 @@ impl<'a> Planner<'a> {
 
     fn stage_platform(&mut self, stage: Stage<'a>) -> Result<Option<Platform>, Problem> {
         let Some(word) = stage.platform else { return Ok(None) };
-        let text = self.expander.from_word(word, &self.globals)?;
+        let text = self.expander.base_word(word, &self.globals)?;
         let problem = match text.parse::<Platform>() {
             Ok(platform) => return Ok(Some(platform)),
             Err(_) if text.is_empty() => {
@@ -216,9 +216,7 @@ impl<'a> Planner<'a> {
         let platform = self.platform().clone();
         match self.outside(name, &platform) {
             Outside::Scratch => Ok(FileInput::Root(RootInput::Scratch)),
-            Outside::Directory(context) => {
-                Ok(FileInput::Context(self.context(ContextName::Named(context), source)))
-            }
+            Outside::Directory(context) => Ok(FileInput::Context(self.context(ContextName::Named(context), source))),
             Outside::Image(name) => {
                 let image = self.image(name.clone(), &platform, span)?;
                 let label = match &name {
@@ -292,7 +290,7 @@ impl<'a> Planner<'a> {
                 let below = self.stages.named(&base, stage.index);
                 names.push((below.map_or(FromName::External(base), FromName::Stage), own));
                 for word in stage.instructions.iter().flat_map(plain_froms) {
-                    let from = self.stages.from_name(&word.0, word.1, stage.index)?;
+                    let from = self.stages.means(&word.0, word.1, stage.index)?;
                     names.push((from, self.platform().clone()));
                 }
             }
@@ -302,10 +300,10 @@ impl<'a> Planner<'a> {
             match name {
                 FromName::Stage(index) => stages.push(index),
                 FromName::External(name) => {
-                    if let Outside::Image(image) = self.outside(&name, &platform) {
-                        if !wanted.iter().any(|(old, for_platform)| *old == image && *for_platform == platform) {
-                            wanted.push((image, platform));
-                        }
+                    if let Outside::Image(image) = self.outside(&name, &platform)
+                        && !wanted.contains(&(image.clone(), platform.clone()))
+                    {
+                        wanted.push((image, platform));
                     }
                 }
             }
@@ -319,7 +317,7 @@ fn plain_froms(instruction: &crate::dockerfile::Instruction) -> Vec<(String, Spa
     let froms = match &instruction.kind {
         InstructionKind::Copy(copy) => copy.from.iter().map(|from| (from.text.clone(), from.span)).collect(),
         InstructionKind::Run(run) => {
-            run.mounts.iter().filter_map(|mount| Some((mounts::plain_from(&mount.text)?, mount.span))).collect()
+            run.mounts.iter().filter_map(|mount| Some((mount_options::plain_from(&mount.text)?, mount.span))).collect()
         }
         _ => vec![],
     };

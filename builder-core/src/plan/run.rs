@@ -111,10 +111,10 @@ impl Planner<'_> {
         let mounts = self.mounts(state, &run.mounts, &source)?;
         let mut env = state.env.to_pairs();
         let socket = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
-        if let Some(target) = socket.and_then(|mount| mount.target.clone()) {
-            if state.env.get("SSH_AUTH_SOCK").is_none() {
-                env.push(("SSH_AUTH_SOCK".to_owned(), target));
-            }
+        if let Some(target) = socket.and_then(|mount| mount.target.clone())
+            && state.env.get("SSH_AUTH_SOCK").is_none()
+        {
+            env.push(("SSH_AUTH_SOCK".to_owned(), target));
         }
         let mut shown = item.instruction.original.clone();
         if let Some(summary) = &executed.summary {

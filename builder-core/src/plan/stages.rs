@@ -110,7 +110,7 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// It is the stage itself, a later one, or a number without a stage.
-    pub(super) fn from_name(&self, name: &str, span: Span, current: usize) -> Result<FromName, Problem> {
+    pub(super) fn means(&self, name: &str, span: Span, current: usize) -> Result<FromName, Problem> {
         let found = match number(name) {
             Some(index) if index >= self.all.len() => {
                 let last = self.all.len() - 1;

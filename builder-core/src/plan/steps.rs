@@ -43,7 +43,7 @@ pub(super) struct Steps(Vec<Draft>);
 impl Steps {
     /// Returns the step that does `op`, made if there is none yet; it belongs to the earliest place that wants it.
     pub(super) fn add(&mut self, op: Op, source: Source, label: Label) -> StepId {
-        if let Some(index) = self.0.iter().position(|draft| draft.op == op) {
+        if let Some(index) = self.0.iter().position(|draft| does_the_same(&draft.op, &op)) {
             let draft = &mut self.0[index];
             if source.place < draft.source.place {
                 draft.source = source;
@@ -110,7 +110,11 @@ impl Namer {
         // A lone stage needs no name unless something else could be meant.
         let lone = stages.all.len() == 1 && !drafts.iter().any(is_outside);
         let shown = stages.all.iter().map(|stage| if lone { String::new() } else { stage.shown() + " " });
-        Self { shown: shown.collect(), numbers: stages.all.iter().map(|stage| stage.name_or_number()).collect(), totals }
+        Self {
+            shown: shown.collect(),
+            numbers: stages.all.iter().map(|stage| stage.name_or_number()).collect(),
+            totals,
+        }
     }
 
     fn info(&self, step: StepId, draft: &Draft, counts: &mut [usize]) -> StepInfo {
@@ -125,6 +129,14 @@ impl Namer {
                 StepInfo { step, name, stage: Some(self.numbers[stage].clone()), line: draft.source.line }
             }
         }
+    }
+}
+
+/// Whether two steps do the same. An image is what it holds, whatever it is called.
+fn does_the_same(left: &Op, right: &Op) -> bool {
+    match (left, right) {
+        (Op::Image(left), Op::Image(right)) => left.image.digest == right.image.digest,
+        _ => left == right,
     }
 }
 
