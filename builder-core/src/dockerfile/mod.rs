@@ -29,6 +29,7 @@ mod statement;
 mod tests;
 mod words;
 
+pub(crate) use csv::{Error as FieldsError, fields as mount_fields};
 pub use ast::{
     ArgDeclaration, Command, CopySource, Dockerfile, Healthcheck, Heredoc, Instruction, InstructionKind, KeyValue,
     RunInstruction, TransferInstruction, Word,

@@ -52,6 +52,11 @@ impl fmt::Display for ExecFailure {
 }
 
 impl ExecFailure {
+    /// Whether there is no such program, or nothing to run it with.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::MissingInterpreter { .. })
+    }
+
     /// Judges by the error, the name and the file's first bytes (empty when unknown).
     pub(super) fn new(errno: Errno, program: &[u8], head: &[u8]) -> Self {
         match errno {

@@ -1,7 +1,361 @@
-//! worker
+//! Does the steps: images come from stores and registries, copies are worked out on trees, commands run in the sandbox.
+//! Implements [`solver::Worker`](crate::solver::Worker) for the build graph.
+//!
+//! Nothing is unpacked that no command needs: a file system is a chain of layers with their trees ([`root`]), and its
+//! directories on disk are made when a `RUN` is about to start.
 
+mod archive;
 mod copy;
+mod exec;
+mod files;
 mod images;
 mod key;
 mod root;
+mod stub;
+mod transfer;
 mod users;
+mod variant;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use images::{ImageError, Images};
+pub(crate) use root::Root;
+
+use crate::context::LocalContext;
+use crate::digest::CacheKey;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, StepId};
+use crate::layer::LayerOptions;
+use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
+use crate::request::Compression;
+use crate::sandbox::KillSwitch;
+use crate::solver::{Completed, KeyParts, Worker};
+use crate::store::{Record, StepLock, Store};
+use crate::tree::{MergedTree, Timestamp};
+use transfer::Transfer;
+use users::UserFiles;
+
+/// What all steps of a build have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerOptions {
+    /// Codec and level of new layers.
+    pub(crate) compression: Compression,
+    /// Threads that compress, hash and unpack.
+    pub(crate) threads: usize,
+    /// `SOURCE_DATE_EPOCH`: no file of a new layer is younger.
+    pub(crate) clamp: Option<i64>,
+    /// Time of what a step makes by itself.
+    pub(crate) now: Timestamp,
+    /// Why commands cannot run here, as an error for the user; `None` when they can.
+    pub(crate) no_exec: Option<Error>,
+    /// The host's `resolv.conf`.
+    pub(crate) resolv_conf: Vec<u8>,
+}
+
+/// Does the steps of one build.
+pub(crate) struct BuildWorker<'a> {
+    graph: &'a BuildGraph,
+    store: &'a Store,
+    images: &'a Images,
+    contexts: HashMap<ContextName, Arc<LocalContext>>,
+    options: WorkerOptions,
+    kill_switch: KillSwitch,
+    events: &'a (dyn Fn(Event) + Sync),
+    /// Worked out for the key, used when the step must be done.
+    transfers: Mutex<HashMap<StepId, Arc<Transfer>>>,
+    users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
+}
+
+/// What a step yields.
+#[derive(Debug, Clone)]
+pub(crate) enum StepOutput {
+    /// A file system.
+    Root(Root),
+    /// Files of this machine.
+    Context(Arc<LocalContext>),
+}
+
+/// The results that a step builds on.
+pub(crate) struct Inputs<'a> {
+    ids: Vec<StepId>,
+    outputs: &'a [StepOutput],
+}
+
+impl Inputs<'_> {
+    fn get(&self, step: StepId) -> Result<&StepOutput, Error> {
+        let at = self.ids.iter().position(|id| *id == step);
+        at.and_then(|at| self.outputs.get(at)).ok_or_else(|| Error::new(ErrorKind::Internal, "a step lacks its input"))
+    }
+
+    fn root(&self, input: RootInput) -> Result<Root, Error> {
+        let Some(step) = input.step() else { return Ok(Root::scratch()) };
+        match self.get(step)? {
+            StepOutput::Root(root) => Ok(root.clone()),
+            StepOutput::Context(_) => Err(Error::new(ErrorKind::Internal, "a context is not a file system")),
+        }
+    }
+
+    fn context(&self, step: StepId) -> Result<Arc<LocalContext>, Error> {
+        match self.get(step)? {
+            StepOutput::Context(context) => Ok(context.clone()),
+            StepOutput::Root(_) => Err(Error::new(ErrorKind::Internal, "a file system is not a context")),
+        }
+    }
+}
+
+/// The steps that `step` needs, each once.
+pub(crate) fn dependencies(step: &Step) -> Vec<StepId> {
+    let mut needs: Vec<StepId> = Vec::new();
+    let mut need = |id: Option<StepId>| needs.extend(id.filter(|id| !needs.contains(id)));
+    match &step.op {
+        Op::Image(_) | Op::Context(_) => {}
+        Op::Workdir(op) => need(op.parent.step()),
+        Op::Copy(op) => {
+            need(op.parent.step());
+            for source in &op.sources {
+                if let CopySourceOp::Path { from, .. } = source {
+                    need(from.step());
+                }
+            }
+        }
+        Op::Run(op) => {
+            need(op.parent.step());
+            for mount in &op.mounts {
+                match &mount.kind {
+                    MountKind::Bind { from, .. } => need(from.step()),
+                    MountKind::Cache(cache) => need(cache.from.step()),
+                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => {}
+                }
+            }
+        }
+    }
+    needs
+}
+
+/// What of the graph cannot be done by this version, with the step that asks for it.
+pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
+    let mut found = Vec::new();
+    for step in &graph.steps {
+        let mut refuse = |what: String| found.push((step.id(), what));
+        match &step.op {
+            Op::Copy(op) => {
+                for source in &op.sources {
+                    match source {
+                        CopySourceOp::Http { url, .. } => refuse(format!("ADD of a URL ({url}) is not supported")),
+                        CopySourceOp::Git(git) => {
+                            refuse(format!("ADD of a git repository ({}) is not supported", git.url));
+                        }
+                        CopySourceOp::Path { .. } | CopySourceOp::Inline { .. } => {}
+                    }
+                }
+            }
+            Op::Run(op) => {
+                for mount in &op.mounts {
+                    let kind = match &mount.kind {
+                        MountKind::Bind { .. } => "bind",
+                        MountKind::Cache(_) => "cache",
+                        MountKind::Tmpfs { .. } => "tmpfs",
+                        MountKind::Secret { .. } => "secret",
+                        MountKind::Ssh { .. } => "ssh",
+                    };
+                    refuse(format!("RUN --mount=type={kind} is not supported"));
+                }
+                if !op.devices.is_empty() {
+                    refuse("RUN --device is not supported".to_owned());
+                }
+                if op.security == crate::plan::SecurityMode::Insecure {
+                    refuse("RUN --security=insecure is not supported".to_owned());
+                }
+            }
+            Op::Image(_) | Op::Context(_) | Op::Workdir(_) => {}
+        }
+    }
+    found
+}
+
+impl<'a> BuildWorker<'a> {
+    /// Makes the worker of one build.
+    pub(crate) fn new(
+        graph: &'a BuildGraph,
+        store: &'a Store,
+        images: &'a Images,
+        contexts: HashMap<ContextName, Arc<LocalContext>>,
+        options: WorkerOptions,
+        events: &'a (dyn Fn(Event) + Sync),
+    ) -> Self {
+        Self {
+            graph,
+            store,
+            images,
+            contexts,
+            options,
+            kill_switch: KillSwitch::default(),
+            events,
+            transfers: Mutex::default(),
+            users: Mutex::default(),
+        }
+    }
+
+    /// Ends all commands when thrown, from any thread.
+    pub(crate) fn kill_switch(&self) -> KillSwitch {
+        self.kill_switch.clone()
+    }
+
+    fn layer_options(&self) -> LayerOptions {
+        LayerOptions {
+            compression: self.options.compression,
+            threads: self.options.threads,
+            clamp_mtime: self.options.clamp,
+        }
+    }
+
+    /// The flattened tree of `root`.
+    pub(crate) fn tree(&self, root: &Root) -> Result<Arc<MergedTree>, Error> {
+        root.tree(|| {
+            let Some((parent, added)) = root.parent() else { return Ok(MergedTree::new()) };
+            let mut tree = (*self.tree(parent)?).clone();
+            for (index, layer) in added.iter().enumerate() {
+                let layer_tree = crate::layer::ensure_tree(self.store, layer)
+                    .map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+                tree.apply(&layer_tree, parent.depth() + index);
+            }
+            Ok(tree)
+        })
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Transfer>>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self, id: StepId) -> (&Step, Vec<StepId>) {
+        let step = self.graph.step(id);
+        (step, dependencies(step))
+    }
+
+    /// `/etc/passwd` and `/etc/group` of `root`, symbolic links inside followed.
+    fn user_files(&self, root: &Root) -> Result<Arc<UserFiles>, Error> {
+        let chain = root.chain_id();
+        let lock = || self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = lock().get(&chain) {
+            return Ok(files.clone());
+        }
+        let tree = self.tree(root)?;
+        let sources = [files::Bytes::Root(root.clone())];
+        let mut opened = files::Files::new(self, &sources);
+        let paths = [b"etc/passwd".as_slice(), b"etc/group"].map(|path| files::readable(&tree, path, users::FILE_LIMIT));
+        opened.prepare(paths.iter().flatten().map(|path| (0, path.as_slice())))?;
+        let mut read = |path: &Option<Vec<u8>>| match path {
+            Some(path) => opened.read_all(0, path),
+            None => Ok(Vec::new()),
+        };
+        let files = Arc::new(UserFiles { passwd: read(&paths[0])?, group: read(&paths[1])? });
+        lock().insert(chain, files.clone());
+        Ok(files)
+    }
+
+    fn record(&self, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
+        let StepOutput::Root(root) = output else { return Ok(()) };
+        let layers = match root.parent() {
+            Some((_, added)) if root.depth() > parent.depth() => added.to_vec(),
+            _ => Vec::new(),
+        };
+        let record = Record { layers, parts: key.readable(), ..Record::default() };
+        let put = self.store.put_record(&key.key(), &record);
+        put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
+    }
+
+    fn parent_of(step: &Step, inputs: &Inputs<'_>) -> Result<Root, Error> {
+        match &step.op {
+            Op::Run(op) => inputs.root(op.parent),
+            Op::Copy(op) => inputs.root(op.parent),
+            Op::Workdir(op) => inputs.root(op.parent),
+            Op::Image(_) | Op::Context(_) => Ok(Root::scratch()),
+        }
+    }
+}
+
+impl Worker for BuildWorker<'_> {
+    type Output = StepOutput;
+    type Error = Error;
+    type Lock = Option<StepLock>;
+
+    fn key(&self, id: StepId, outputs: &[StepOutput]) -> Result<Option<KeyParts>, Error> {
+        let (step, ids) = self.step(id);
+        let inputs = Inputs { ids, outputs };
+        let (domain, transfer) = match &step.op {
+            Op::Image(_) | Op::Context(_) => return Ok(None),
+            Op::Run(op) => {
+                let parent = inputs.root(op.parent)?;
+                return Ok(Some(key::run(op, &parent, self.options.clamp)));
+            }
+            Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
+            Op::Workdir(op) => ("workdir/1", self.plan_workdir(op, &inputs)?),
+        };
+        let key = key::entries(domain, &transfer.planned, self.options.clamp);
+        self.transfers().insert(id, Arc::new(transfer));
+        Ok(Some(key))
+    }
+
+    fn lookup(&self, id: StepId, outputs: &[StepOutput], key: &CacheKey) -> Result<Option<StepOutput>, Error> {
+        let (step, ids) = self.step(id);
+        let parent = Self::parent_of(step, &Inputs { ids, outputs })?;
+        let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+        let Some(record) = record else { return Ok(None) };
+        let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
+        self.transfers().remove(&id);
+        Ok(Some(StepOutput::Root(parent.with(layers))))
+    }
+
+    fn lock(&self, key: &CacheKey) -> Result<Self::Lock, Error> {
+        let mut busy = || match self.kill_switch.is_thrown() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        self.store.lock_step(key, &mut busy).map_err(|error| Error::from_source(ErrorKind::Store, &error))
+    }
+
+    fn execute(
+        &self,
+        id: StepId,
+        outputs: &[StepOutput],
+        key: Option<&KeyParts>,
+    ) -> Result<Completed<StepOutput>, Error> {
+        if self.kill_switch.is_thrown() {
+            return Err(Error::new(ErrorKind::Cancelled, "the build was cancelled"));
+        }
+        let (step, ids) = self.step(id);
+        let inputs = Inputs { ids, outputs };
+        let parent = Self::parent_of(step, &inputs)?;
+        let output = match &step.op {
+            Op::Image(source) => {
+                let progress = |digest: &crate::Digest, current, total| {
+                    let label = digest.hex()[..12].to_owned();
+                    (self.events)(Event::StepProgress { step: id, label, current, total: Some(total) });
+                };
+                StepOutput::Root(Root::scratch().with(self.images.fetch(&source.image, &progress)?))
+            }
+            Op::Context(name) => {
+                let context = self.contexts.get(name).cloned();
+                let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
+                StepOutput::Context(context.ok_or_else(missing)?)
+            }
+            Op::Run(op) => self.run(step, op, &parent)?,
+            Op::Copy(_) | Op::Workdir(_) => {
+                let transfer = self.transfers().remove(&id);
+                let lost = || Error::new(ErrorKind::Internal, "a copy was not worked out");
+                self.write_transfer(&*transfer.ok_or_else(lost)?, &parent)?
+            }
+        };
+        if let Some(key) = key {
+            self.record(key, &parent, &output)?;
+        }
+        Ok(Completed { output, cached: false })
+    }
+
+    fn cancel(&self) {
+        self.kill_switch.throw();
+    }
+}
+

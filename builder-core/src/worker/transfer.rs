@@ -14,7 +14,7 @@ use super::files::{Bytes, Files};
 use super::root::Root;
 use super::{BuildWorker, Inputs, StepOutput};
 use crate::error::{Error, ErrorKind};
-use crate::plan::{CopyKind, CopyOp, CopySourceOp, FileInput, RootInput, WorkdirOp};
+use crate::plan::{CopyKind, CopyOp, CopySourceOp, FileInput, WorkdirOp};
 use crate::tree::path::clean;
 use crate::tree::pattern::PatternSet;
 use crate::tree::{Kind, MergedTree, Metadata};
@@ -123,7 +123,7 @@ impl BuildWorker<'_> {
     ) -> Result<bool, Error> {
         let mut files = Files::new(self, &sources[number..=number]);
         files.prepare([(0, path)])?;
-        let Some(archive) = super::archive::read(files.open(0, path)?, files.opener(0, path))? else {
+        let Some(archive) = super::archive::read(files.open(0, path)?, || files.open(0, path))? else {
             return Ok(false);
         };
         let entries: Vec<ArchiveEntry> = archive.entries.clone();
@@ -244,9 +244,4 @@ impl BuildWorker<'_> {
 /// What this builder does not do yet; the plan is checked for it before anything runs.
 pub(super) fn unsupported(what: &str, which: &str) -> Error {
     Error::new(ErrorKind::Dockerfile, format!("{what} is not supported: {which:?}"))
-}
-
-/// Where a step's file system comes from.
-pub(super) fn root_of(input: RootInput, inputs: &Inputs<'_>) -> Result<Root, Error> {
-    inputs.root(input)
 }

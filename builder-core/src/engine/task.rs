@@ -1,0 +1,82 @@
+//! The messages between the caller and its build process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cancel, build};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::request::{BuildOutcome, BuildRequest};
+use crate::store::{PruneOptions, PruneScope, Store};
+
+/// What a build process is started for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// The state directory.
+    pub(crate) state_dir: PathBuf,
+    /// What to do with it.
+    pub(crate) kind: TaskKind,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum TaskKind {
+    /// Build an image.
+    Build(Box<BuildRequest>, HostFacts),
+    /// Free what is not needed; everything but named images with `all`.
+    Prune { all: bool },
+    /// Measure what the state directory takes.
+    DiskUsage,
+}
+
+/// Facts of this machine that the library does not look up itself, or looks up once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct HostFacts {
+    /// Seconds and nanoseconds since 1970.
+    pub(crate) now: (i64, u32),
+    /// The host's `/etc/resolv.conf`, for commands.
+    pub(crate) resolv_conf: Vec<u8>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// The image.
+    Built(BuildOutcome),
+    /// Bytes on disk that are free now.
+    Freed(u64),
+    /// Bytes on disk by kind, and in all.
+    Usage(BTreeMap<String, u64>, u64),
+}
+
+impl Task {
+    /// Does it.
+    pub(crate) fn run(
+        self,
+        cancel: &Cancel,
+        no_exec: Option<Error>,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Result<Answer, Error> {
+        let store = Store::open(&self.state_dir).map_err(|e| store_error(&e))?;
+        match self.kind {
+            TaskKind::Build(request, facts) => {
+                build::run(&store, &request, &facts, no_exec, cancel, events).map(Answer::Built)
+            }
+            TaskKind::Prune { all } => {
+                let scope = if all { PruneScope::All } else { PruneScope::Unreferenced };
+                let report = store.prune(PruneOptions { scope, ..PruneOptions::default() });
+                report.map(|report| Answer::Freed(report.freed_bytes)).map_err(|e| store_error(&e))
+            }
+            TaskKind::DiskUsage => {
+                let usage = store.disk_usage().map_err(|e| store_error(&e))?;
+                Ok(Answer::Usage(usage.categories(), usage.total()))
+            }
+        }
+    }
+}
+
+fn store_error(error: &crate::store::Error) -> Error {
+    Error::from_source(ErrorKind::Store, error)
+}
