@@ -99,7 +99,7 @@ pub(super) enum Arguments {
     /// `ARG`
     Declarations(Vec<ArgDeclaration>),
     /// `HEALTHCHECK`: the first word, and what follows as [`Self::None`], [`Self::Text`] or [`Self::Json`].
-    Typed(Word, Box<Arguments>),
+    Typed(Word, Box<Self>),
     /// `ONBUILD`
     Statement(Box<Statement>),
     /// Those of a word that is no keyword.

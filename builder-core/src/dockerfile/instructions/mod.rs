@@ -29,10 +29,7 @@ pub(super) fn build(
     context: &mut Context<'_>,
 ) -> Result<Instruction, Diagnostic> {
     let Some(keyword) = statement.keyword else { return Err(unknown(statement)) };
-    let kind = match keyword {
-        Keyword::Onbuild => onbuild(statement, heredocs, context)?,
-        keyword => simple(keyword, statement, heredocs, context)?,
-    };
+    let kind = build_kind(keyword, statement, heredocs, context)?;
     Ok(Instruction {
         span: Span::new(statement.word.span.start, context.end),
         keyword: statement.word.span,
@@ -43,38 +40,37 @@ pub(super) fn build(
     })
 }
 
-fn simple(
+fn build_kind(
     keyword: Keyword,
     statement: &Statement,
     heredocs: Vec<Heredoc>,
     context: &mut Context<'_>,
 ) -> Result<InstructionKind, Diagnostic> {
-    let without_flags = || check_flags(statement, &[]);
+    let has_flags =
+        matches!(keyword, Keyword::From | Keyword::Run | Keyword::Copy | Keyword::Add | Keyword::Healthcheck);
+    if !has_flags {
+        check_flags(statement, &[])?;
+    }
+    let warnings = &mut *context.warnings;
     Ok(match keyword {
-        Keyword::From => from::build(statement, context.warnings)?,
-        Keyword::Run => InstructionKind::Run(run::build(statement, heredocs, context.warnings)?),
-        Keyword::Copy => InstructionKind::Copy(transfer::build(statement, heredocs, transfer::COPY, context.warnings)?),
-        Keyword::Add => InstructionKind::Add(transfer::build(statement, heredocs, transfer::ADD, context.warnings)?),
-        Keyword::Healthcheck => InstructionKind::Healthcheck(healthcheck::build(statement, context.warnings)?),
-        keyword => {
-            without_flags()?;
-            match keyword {
-                Keyword::Env => InstructionKind::Env(pairs(statement)?),
-                Keyword::Label => InstructionKind::Label(pairs(statement)?),
-                Keyword::Arg => InstructionKind::Arg(declarations(statement)?),
-                Keyword::Workdir => InstructionKind::Workdir(text(statement)?),
-                Keyword::User => InstructionKind::User(text(statement)?),
-                Keyword::StopSignal => InstructionKind::StopSignal(text(statement)?),
-                Keyword::Shell => InstructionKind::Shell(shell(statement)?),
-                Keyword::Cmd => InstructionKind::Cmd(command(statement, &statement.arguments, context.warnings)),
-                Keyword::Entrypoint => {
-                    InstructionKind::Entrypoint(command(statement, &statement.arguments, context.warnings))
-                }
-                Keyword::Expose => InstructionKind::Expose(words(statement)?.to_vec()),
-                Keyword::Volume => InstructionKind::Volume(volumes(statement, context.warnings)?),
-                _ => InstructionKind::Maintainer(text(statement)?),
-            }
-        }
+        Keyword::Onbuild => onbuild(statement, heredocs, context)?,
+        Keyword::From => from::build(statement, warnings)?,
+        Keyword::Run => InstructionKind::Run(run::build(statement, heredocs, warnings)?),
+        Keyword::Copy => InstructionKind::Copy(transfer::build(statement, heredocs, transfer::COPY, warnings)?),
+        Keyword::Add => InstructionKind::Add(transfer::build(statement, heredocs, transfer::ADD, warnings)?),
+        Keyword::Healthcheck => InstructionKind::Healthcheck(healthcheck::build(statement, warnings)?),
+        Keyword::Env => InstructionKind::Env(pairs(statement)?),
+        Keyword::Label => InstructionKind::Label(pairs(statement)?),
+        Keyword::Arg => InstructionKind::Arg(declarations(statement)?),
+        Keyword::Workdir => InstructionKind::Workdir(text(statement)?),
+        Keyword::User => InstructionKind::User(text(statement)?),
+        Keyword::StopSignal => InstructionKind::StopSignal(text(statement)?),
+        Keyword::Maintainer => InstructionKind::Maintainer(text(statement)?),
+        Keyword::Shell => InstructionKind::Shell(shell(statement)?),
+        Keyword::Cmd => InstructionKind::Cmd(command(statement, &statement.arguments, warnings)),
+        Keyword::Entrypoint => InstructionKind::Entrypoint(command(statement, &statement.arguments, warnings)),
+        Keyword::Expose => InstructionKind::Expose(words(statement)?.to_vec()),
+        Keyword::Volume => InstructionKind::Volume(volumes(statement, warnings)?),
     })
 }
 
@@ -83,7 +79,6 @@ fn onbuild(
     heredocs: Vec<Heredoc>,
     context: &mut Context<'_>,
 ) -> Result<InstructionKind, Diagnostic> {
-    check_flags(statement, &[])?;
     let Arguments::Statement(inner) = &statement.arguments else { return Err(missing_argument(statement)) };
     check_trigger(inner)?;
     let mut trigger = inner.raw.clone();

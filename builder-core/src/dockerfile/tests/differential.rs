@@ -98,10 +98,8 @@ proptest! {
                 run.devices.clear();
             }
         }
-        let is_from = |kind: &InstructionKind| matches!(kind, InstructionKind::From { .. });
-        prop_assume!(dockerfile.instructions.first().is_some_and(|first| is_from(&first.kind)));
         let separator = if continued { Separator::Continuation } else { Separator::Blank };
-        let text = print(&dockerfile, Layout { separator, lower_case: continued });
+        let text = format!("FROM base\n{}", print(&dockerfile, Layout { separator, lower_case: continued }));
         let mine = Dockerfile::parse(&text).expect("parses");
         let mine: Vec<Flat> = mine.instructions.iter().filter_map(|instruction| ours(&instruction.kind)).collect();
         let other = match other::Dockerfile::parse(&text) {

@@ -65,7 +65,7 @@ impl Printer {
         self.kind(&instruction.kind, &mut parts, &mut bodies);
         let separator = match self.layout.separator {
             Separator::Blank => " ".to_owned(),
-            Separator::Continuation => format!(" {} \t\n  ", self.escape),
+            Separator::Continuation => format!("{} \t\n  ", self.escape),
             Separator::ContinuationWithComment => format!("\t{}\n   # remark {}\n", self.escape, self.escape),
         };
         self.out.push_str(&parts.join(&separator));
@@ -220,7 +220,7 @@ fn healthcheck(check: &Healthcheck, parts: &mut Vec<String>) {
     parts.extend(["cmd".to_owned(), command(written)]);
 }
 
-fn marker(heredoc: &Heredoc) -> String {
+pub(super) fn marker(heredoc: &Heredoc) -> String {
     let fd = heredoc.fd.map(|fd| fd.to_string()).unwrap_or_default();
     let dash = if heredoc.chomp { "-" } else { "" };
     let quote = if heredoc.expand { "" } else { "'" };

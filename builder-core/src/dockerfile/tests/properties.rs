@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::super::Dockerfile;
+use super::super::{CopySource, Dockerfile, InstructionKind, Word};
 use super::dump::dump;
-use super::print::{dockerfile, layout, print, without_places};
-use crate::diagnostic::{Diagnostic, SourceFile};
+use super::print::{dockerfile, layout, marker, print, without_places};
+use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
 /// Parses, and looks at every place that comes out; slicing panics where a span is not one.
 fn exercise(source: &str) {
@@ -31,6 +31,34 @@ fn exercise(source: &str) {
         }
         assert!(!diagnostic.render(&file).is_empty());
     }
+}
+
+/// Words of a printed Dockerfile that stand in it as they are, with their places.
+fn verbatim(kind: &InstructionKind) -> Vec<(String, Span)> {
+    let words: Vec<&Word> = match kind {
+        InstructionKind::From { image, .. } => vec![image],
+        InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => {
+            pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
+        }
+        InstructionKind::Arg(args) => args.iter().flat_map(|arg| [&arg.name].into_iter().chain(&arg.default)).collect(),
+        InstructionKind::Workdir(word)
+        | InstructionKind::User(word)
+        | InstructionKind::StopSignal(word)
+        | InstructionKind::Maintainer(word) => vec![word],
+        InstructionKind::Expose(words) => words.iter().collect(),
+        InstructionKind::Run(run) => return run.heredocs.iter().map(|doc| (marker(doc), doc.span)).collect(),
+        InstructionKind::Copy(transfer) | InstructionKind::Add(transfer) => {
+            let sources = transfer.sources.iter().map(|source| match source {
+                CopySource::Path(word) => (word.text.clone(), word.span),
+                CopySource::Heredoc(doc) => (marker(doc), doc.span),
+            });
+            // A blank means JSON form, where quotes belong to the place.
+            return sources.filter(|(text, span)| !text.contains(' ') && text.len() == span.end - span.start).collect();
+        }
+        InstructionKind::Onbuild { instruction, .. } => return verbatim(&instruction.kind),
+        _ => vec![],
+    };
+    words.into_iter().map(|word| (word.text.clone(), word.span)).collect()
 }
 
 /// Text that is often nearly a Dockerfile.
@@ -130,6 +158,9 @@ proptest! {
         let text = print(&dockerfile, layout);
         exercise(&text);
         let parsed = Dockerfile::parse(&text).map_err(|errors| TestCaseError::fail(format!("{errors:#?}\n{text}")))?;
+        for (written, span) in parsed.instructions.iter().flat_map(|instruction| verbatim(&instruction.kind)) {
+            prop_assert_eq!(&text[span.range()], written, "{}", text);
+        }
         prop_assert_eq!(without_places(parsed), dockerfile, "{}", text);
     }
 }
