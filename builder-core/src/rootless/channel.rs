@@ -89,7 +89,10 @@ impl Channel {
     /// Takes over a connected Unix stream socket.
     pub(crate) fn from_socket(socket: OwnedFd) -> Self {
         let socket = Arc::new(socket);
-        Self { sender: Sender { socket: Arc::clone(&socket), state: Arc::default() }, receiver: Receiver { socket } }
+        Self {
+            sender: Sender { socket: Arc::clone(&socket), state: Arc::default(), limit: MAX_FRAME_BYTES },
+            receiver: Receiver { socket },
+        }
     }
 
     /// Sends one message.
