@@ -87,14 +87,14 @@ impl Scan<'_> {
             return form("it is compressed; decompress it first");
         }
         let header = tar::Header::from_byte_slice(block);
-        if header.cksum()? != checksum(block) {
+        if header.cksum().ok() != Some(checksum(block)) {
             return form(format!("no tar header at offset {at}"));
         }
         let kind = header.entry_type();
         let special = kind.is_pax_local_extensions() || kind.is_pax_global_extensions() || kind.is_gnu_longname();
         let size = match next.size {
             Some(size) if !special => size,
-            _ => header.entry_size()?,
+            _ => header.entry_size().or_else(|_| form(format!("the entry at offset {at} has a bad size")))?,
         };
         let data = at + BLOCK;
         let end = data.checked_add(size).filter(|end| *end <= self.length);
@@ -121,7 +121,7 @@ impl Scan<'_> {
             return Ok(());
         }
         for record in tar::PaxExtensions::new(&bytes) {
-            let record = record?;
+            let record = record.or_else(|_| form(format!("the extended header at offset {at} is damaged")))?;
             let (key, value) = (record.key_bytes(), record.value_bytes());
             match key {
                 b"path" | b"size" if kind.is_pax_global_extensions() => {
