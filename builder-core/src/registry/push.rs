@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
@@ -29,6 +30,10 @@ const SMALL: u64 = 1 << 20;
 /// Pieces of this size are sent from memory. The HTTP library loses an answer that comes before a streamed body is sent,
 /// a refusal that is, so that a stream that broke is followed by something whose answer is heard.
 const PIECE: u64 = 8 << 20;
+/// Bytes a second below which an upload is too slow to wait for.
+const SLOWEST_LINE: u64 = 64 << 10;
+/// Bytes a second that a registry puts together at least when an upload is closed.
+const SLOWEST_REGISTRY: u64 = 4 << 20;
 /// The least that a registry takes in a piece that is not the last (distribution-spec, "Pushing a blob in chunks").
 const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
@@ -242,6 +247,7 @@ impl Push<'_> {
             Payload::Stream(&open, length)
         };
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        call.patience = Duration::from_secs(1 + length / SLOWEST_LINE);
         call.headers.extend(header(CONTENT_RANGE, format!("{offset}-{}", offset + length - 1)));
         let response = self.session.send(&call)?;
         // Not every registry says how far it is; one that does is believed, within what was sent.
@@ -263,6 +269,8 @@ impl Push<'_> {
         let mut call = self.call(Method::PUT, Target::Url(&url));
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         call.payload = Payload::Bytes(&bytes);
+        call.patience =
+            Duration::from_secs(1 + bytes.len() as u64 / SLOWEST_LINE + self.upload.size / SLOWEST_REGISTRY);
         self.session.send(&call).map(drop)
     }
 

@@ -6,9 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{fs, io};
 
-use super::{client, fetch, noise, server};
+use super::{client, config, fetch, noise, server};
 use crate::digest::Digest;
-use crate::registry::{Error, Reference, Upload, Uploaded};
+use crate::registry::{Client, ClientConfig, Error, Reference, Roots, Upload, Uploaded};
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http,
+    /// And with it HTTP/2.
+    Https,
+}
 
 /// The process ends with the test.
 struct Distribution {
@@ -25,10 +32,15 @@ impl Drop for Distribution {
 
 impl Distribution {
     /// Starts on a free port, or says on stderr that the binary is not there.
-    fn start(dir: &Path) -> Option<Self> {
+    fn start(dir: &Path, protocol: Protocol) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/certs");
+        let tls = match protocol {
+            Protocol::Http => String::new(),
+            Protocol::Https => format!(", tls: {{certificate: {certs}/server.crt, key: {certs}/server.key}}"),
+        };
         let config = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'{tls}}}\n",
             dir.join("storage").display()
         );
         fs::write(dir.join("config.yml"), config).unwrap();
@@ -103,7 +115,7 @@ fn write_layout(dir: &Path, layers: [&[u8]; 2]) {
 #[test]
 fn what_skopeo_pushed_to_docker_registry_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(registry) = Distribution::start(dir.path()) else { return };
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Http) else { return };
     let layers = [noise(300_000), b"small".to_vec()];
     let layout = dir.path().join("layout");
     write_layout(&layout, [&layers[0], &layers[1]]);
@@ -143,7 +155,7 @@ fn what_skopeo_pushed_to_docker_registry_is_read() {
 #[test]
 fn what_we_push_to_docker_registry_is_read_by_skopeo() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(registry) = Distribution::start(dir.path()) else { return };
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Http) else { return };
     let client = client();
     let reference: Reference = format!("{}/org/app:x", registry.host).parse().unwrap();
     client.check_push(&reference).unwrap();
@@ -186,5 +198,29 @@ fn what_we_push_to_docker_registry_is_read_by_skopeo() {
         for blob in &blobs[..3] {
             assert_eq!(&fs::read(layout.join("blobs/sha256").join(Digest::of(blob).hex())).unwrap(), blob);
         }
+    }
+}
+
+#[test]
+fn many_blobs_share_one_connection_by_http2() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Https) else { return };
+    let roots =
+        Roots { extra: vec![include_str!("../../../tests/support/certs/ca.crt").to_owned()], ..Roots::default() };
+    let client = Client::new(ClientConfig { roots, ..config() });
+    let reference: Reference = format!("{}/org/app:x", registry.host).parse().unwrap();
+    let blob = noise(6_000_000);
+    let owned = blob.clone();
+    let open = |offset: u64| -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(io::Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
+    };
+    let upload = Upload { digest: Digest::of(&blob), size: blob.len() as u64, open: &open, mount_from: None };
+    assert_eq!(client.push_blob(&reference, upload).unwrap(), Uploaded::Sent);
+    // Readers that stand still, with more than a window of bytes each, must not stop the others.
+    let mut waiting: Vec<_> =
+        (0..8).map(|_| client.blob(&reference, Digest::of(&blob), blob.len() as u64).unwrap()).collect();
+    assert_eq!(fetch(&client, &reference, &blob).unwrap(), blob);
+    for reader in &mut waiting {
+        assert_eq!(io::copy(reader, &mut io::sink()).unwrap(), blob.len() as u64);
     }
 }
