@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Blob, Error, Image, blobs};
@@ -85,26 +85,41 @@ fn copy_blob(mut blob: Blob, dir: &Path) -> Result<(), Error> {
     write_new(&path, |file| io::copy(&mut blob.file, file).map(|_| ()))
 }
 
-/// Writes a file beside `path` and renames it there.
+/// Writes a file beside `path` and renames it there. What a killed export of the same file left there goes first.
 pub(super) fn write_new(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
-    let temp = beside(path);
-    let written = File::create_new(&temp).and_then(|mut file| write(&mut file));
-    let result = written
-        .map_err(Error::io("write", &temp))
-        .and_then(|()| fs::rename(&temp, path).map_err(Error::io("move into place", path)));
-    if result.is_err() {
-        // The error that is reported is the first one.
-        fs::remove_file(&temp).ok();
-    }
-    result
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    remove_leftovers(path, &prefix);
+    let temp = path.with_file_name(format!("{prefix}{}{SUFFIX}", unique()));
+    let written = File::create_new(&temp).and_then(|mut file| {
+        // Held until the file has its name: an export that finds it locked knows that it is being written.
+        file.lock()?;
+        write(&mut file)?;
+        fs::rename(&temp, path)
+    });
+    // The error that is reported is the first one.
+    written.map_err(Error::io("write", path)).inspect_err(|_| drop(fs::remove_file(&temp)))
 }
 
-/// A name for a temporary file in the directory of `path`.
-fn beside(path: &Path) -> PathBuf {
+/// End of the names of temporary files.
+const SUFFIX: &str = ".tmp";
+
+/// Removes temporary files for `path` that nobody holds any more. Failing to is no reason not to export.
+fn remove_leftovers(path: &Path, prefix: &str) {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(SUFFIX));
+        if ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
+/// A part of a file name that no other process uses.
+fn unique() -> String {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     // In a process namespace of its own every build is process 1; the clock tells them apart.
     let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{:x}-{now:x}-{serial:x}.tmp", std::process::id()))
+    format!("{:x}-{now:x}-{serial:x}", std::process::id())
 }

@@ -11,8 +11,8 @@
 //! 3. Without credentials, any such realm may be asked.
 //! 4. Credentials go to a realm on the registry's own host (any port, by https), or on a host that shares its parent
 //!    domain (`registry-1.docker.io` → `auth.docker.io`, `registry.example.com` → `example.com`) unless that domain is
-//!    one below which strangers get names, or on one of the rule's `token_hosts`. Anything else is an error that says so
-//!    rather than an anonymous try.
+//!    one below which strangers get names, or on one of the rule's `token_hosts`; and from loopback to loopback. Anything
+//!    else is an error that says so rather than an anonymous try.
 //! 5. `Authorization` for the registry goes to the registry's origin alone; `transport` drops it on redirects, and a 401
 //!    from the target of a redirect is never answered.
 

@@ -45,7 +45,8 @@ pub(crate) struct ClientConfig {
     pub(crate) registries: Vec<RegistryRule>,
     /// Certificates that may vouch for servers.
     pub(crate) roots: Roots,
-    /// Directories in the form of Docker's and Podman's `certs.d`: `<dir>/<host[:port]>/{*.crt,*.cert,*.key}`. All are read.
+    /// Directories in the form of Docker's and Podman's `certs.d`: `<dir>/<host[:port]>/{*.crt,*.cert,*.key}`. All are
+    /// read; one that is not there says nothing.
     pub(crate) cert_dirs: Vec<PathBuf>,
     /// Proxies. Loopback is never reached through one.
     pub(crate) proxy: ProxyConfig,

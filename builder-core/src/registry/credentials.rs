@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::Secret;
-use super::reference::canonical_registry;
+use super::reference::image_host;
 
 /// What opens a door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl Credentials {
 
     /// Returns the credential for `host/repository` with the key it was found under.
     pub(super) fn find(&self, host: &str, repository: &str, access: Access) -> Option<(&str, &Credential)> {
-        let name = format!("{}/{repository}", hub_alias(host));
+        let name = format!("{}/{repository}", image_host(host));
         self.entries
             .iter()
             .rev()
@@ -73,16 +73,10 @@ pub(super) fn is_prefix(prefix: &str, name: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Docker Hub's API host and image host share credentials.
-fn hub_alias(host: &str) -> String {
-    let host = canonical_registry(host);
-    if host == "registry-1.docker.io" { "docker.io".to_owned() } else { host }
-}
-
 fn normal_key(key: &str) -> String {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
-    let host = hub_alias(host);
+    let host = image_host(host);
     let path = path.trim_end_matches('/');
     // API versions are not part of a repository; `config.json` keys of old carry them.
     match path {

@@ -204,6 +204,9 @@ impl Error {
         match self {
             Self::Tls { hint, .. } => *hint,
             Self::Realm { .. } => Some("if that server is yours, name it in the host's rule as a token host"),
+            Self::Unauthorized { .. } => {
+                Some("check the name: registries say this of what does not exist as well; if it is private, log in")
+            }
             Self::RateLimited { .. } => {
                 Some("log in, or use a mirror: many registries count anonymous requests by address")
             }

@@ -91,6 +91,8 @@ pub(super) struct Call<'a> {
     pub(super) also_from: Option<&'a str>,
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload<'a>,
+    /// How much longer than usual the answer may take.
+    pub(super) patience: Duration,
     /// For errors: what is asked for.
     pub(super) subject: &'a str,
 }
@@ -98,8 +100,17 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// Reads `path`.
     pub(super) fn read(endpoint: &'a Endpoint, method: Method, path: &'a str, subject: &'a str) -> Self {
-        let (target, access, headers) = (Target::Path(path), Access::Pull, HeaderMap::new());
-        Self { endpoint, method, target, access, also_from: None, headers, payload: Payload::None, subject }
+        Self {
+            endpoint,
+            method,
+            target: Target::Path(path),
+            access: Access::Pull,
+            also_from: None,
+            headers: HeaderMap::new(),
+            payload: Payload::None,
+            patience: Duration::ZERO,
+            subject,
+        }
     }
 
     /// Changes something at `target`.
@@ -232,6 +243,7 @@ impl Session {
             headers: call.headers.clone(),
             authorization,
             payload: call.payload,
+            patience: call.patience,
         };
         let response = self.inner.transport.send(request.clone(), subject)?;
         // A 401 from where a redirect led is not this registry's question, and gets no answer.
@@ -287,16 +299,12 @@ impl Session {
         let [first, second] = order;
         let base = match self.probe(&first, subject) {
             Ok(true) => first,
-            Ok(false) => {
-                self.probe(&second, subject)?;
-                second
-            }
-            // The certificate is wrong: that is the answer, not a reason to do without.
-            Err(error @ Error::Tls { .. }) if !speaks_http(&error) => return Err(error),
-            Err(error) => match self.probe(&second, subject) {
-                Ok(_) => second,
-                Err(other @ Error::Tls { .. }) if !speaks_http(&other) => return Err(other),
-                Err(_) => return Err(error),
+            Err(error) if is_wrong_certificate(&error) => return Err(error),
+            unclear => match (self.probe(&second, subject), unclear) {
+                (Ok(_), _) => second,
+                (Err(error), _) if is_wrong_certificate(&error) => return Err(error),
+                (Err(_), Ok(_)) => first,
+                (Err(_), Err(error)) => return Err(error),
             },
         };
         Ok(slot.insert(base).clone())
@@ -327,9 +335,10 @@ fn no_place(subject: &str) -> Error {
     Error::Protocol { subject: subject.to_owned(), problem: "no place to ask".to_owned() }
 }
 
-fn speaks_http(error: &Error) -> bool {
+/// A wrong certificate is the answer, not a reason to do without.
+fn is_wrong_certificate(error: &Error) -> bool {
     let Error::Tls { source, .. } = error else { return false };
-    matches!(tls::find_failure(source.as_ref()), Some(rustls::Error::InvalidMessage(_)))
+    !matches!(tls::find_failure(source.as_ref()), Some(rustls::Error::InvalidMessage(_)))
 }
 
 fn checked(response: Response, subject: &str, remark: &str) -> Result<Response, Error> {

@@ -66,15 +66,19 @@ pub(super) fn check(
     if let Some(expected) = expected.filter(|expected| *expected != digest) {
         return Err(differs(expected, digest.to_string()));
     }
-    // A registry may name another algorithm; of SHA-256 it must name the right one.
-    let said = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok());
-    if let Some(said) = said.filter(|said| said.starts_with("sha256:") && *said != digest.to_string()) {
+    if let Some(said) = said_digest(headers).filter(|said| *said != digest.to_string()) {
         return Err(differs(digest, super::error::printable(said)));
     }
     let media_type = media_type(headers, &bytes)
         .map_err(|problem| Error::Protocol { subject: subject.to_owned(), problem })?
         .to_owned();
     Ok(ResolvedManifest { digest, media_type, bytes })
+}
+
+/// Returns the SHA-256 digest that the registry names, not checked for its form. It may name another algorithm, which says
+/// nothing here.
+pub(super) fn said_digest(headers: &HeaderMap) -> Option<&str> {
+    headers.get(DOCKER_CONTENT_DIGEST)?.to_str().ok().filter(|said| said.starts_with("sha256:"))
 }
 
 /// Decides what the bytes are. Header and body must agree, and a body that could be read as both an index and a manifest

@@ -1,4 +1,4 @@
-//! Registries: names of images, and a client that reads what stands behind them (distribution-spec 1.1).
+//! Registries: names of images, and a client that reads and writes what stands behind them (distribution-spec 1.1).
 //!
 //! Bytes come out as readers and values; what becomes of them is the caller's business. Nothing is returned that does
 //! not have the digest it was asked by: manifests are checked before they are handed out, blobs when their last byte is
@@ -9,7 +9,7 @@
 //! and the `urls` of foreign layers, which are never followed.
 //!
 //! ```text
-//! client ─▶ blob, manifest        what is asked for, and whether it is that
+//! client, push ─▶ blob, manifest        what is asked for, and whether it is that
 //!   └─▶ exchange ─▶ endpoint, retry   where to ask, and when again
 //!         ├─▶ auth ─▶ challenge, credentials   as whom
 //!         └─▶ transport ─▶ tls    one request
@@ -25,6 +25,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod manifest;
+mod push;
 mod reference;
 mod retry;
 mod tls;
@@ -43,4 +44,5 @@ pub(crate) use credentials::{Access, Credential, Credentials};
 pub(crate) use error::Error;
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::{ManifestHead, ResolvedManifest};
+pub(crate) use push::{Upload, Uploaded};
 pub(crate) use reference::{Reference, ReferenceError};

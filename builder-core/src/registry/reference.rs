@@ -143,6 +143,11 @@ pub(super) fn api_host(registry: &str) -> &str {
     if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_API } else { registry }
 }
 
+/// Returns the registry whose API `host` serves: the reverse of [`api_host`].
+pub(super) fn image_host(host: &str) -> String {
+    if host == DEFAULT_REGISTRY_API { DEFAULT_REGISTRY.to_owned() } else { canonical_registry(host) }
+}
+
 /// Folds the names of Docker Hub into one, and the case of host names.
 pub(super) fn canonical_registry(host: &str) -> String {
     let host = host.to_ascii_lowercase();

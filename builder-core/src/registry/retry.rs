@@ -15,13 +15,18 @@ impl RetryPolicy {
         if !error.is_transient() || failed >= self.attempts {
             return None;
         }
-        let doubled = self.first_delay.saturating_mul(2_u32.saturating_pow(failed - 1));
-        let own = jittered(doubled.min(self.max_delay));
+        let own = self.own_wait(failed);
         match error.retry_after() {
             None => Some(own),
             Some(asked) if asked <= self.max_retry_after => Some(own.max(asked)),
             Some(_) => None,
         }
+    }
+
+    /// Returns how long to wait after try number `failed` (from 1) by our own choice.
+    pub(super) fn own_wait(&self, failed: u32) -> Duration {
+        let doubled = self.first_delay.saturating_mul(2_u32.saturating_pow(failed - 1));
+        jittered(doubled.min(self.max_delay))
     }
 }
 

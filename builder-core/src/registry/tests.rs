@@ -3,6 +3,7 @@
 mod auth;
 mod peer;
 mod pull;
+mod push;
 mod tls;
 
 #[path = "../../tests/support/registry.rs"]

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::config::{ClientIdentity, HostRule, Roots, Secret, VerifyTls};
 use super::error::Error;
+use super::reference::image_host;
 
 /// Where distributions keep their bundle, most common first.
 const SYSTEM_BUNDLES: [&str; 7] = [
@@ -47,7 +48,7 @@ impl HostTls {
             tls.identity.clone_from(&rule.identity);
         }
         for dir in cert_dirs {
-            tls.load_dir(&dir.join(host))?;
+            tls.load_dir(&dir.join(image_host(host)))?;
         }
         Ok(tls)
     }
@@ -110,18 +111,11 @@ pub(super) fn client_config(roots: &Roots, host: HostTls) -> Result<ClientConfig
 
 fn root_store(roots: &Roots, host_extra: &[String]) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
-    // Bundles carry certificates that rustls cannot read; the others count.
-    let mut add = |file: Option<&Path>, dir: Option<&Path>| {
-        store.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(file, dir).certs).0
-    };
     if roots.file.is_some() || !roots.dirs.is_empty() {
-        if let Some(file) = &roots.file {
-            add(Some(file), None);
+        for path in roots.file.iter().chain(&roots.dirs) {
+            add_bundle(&mut store, path)?;
         }
-        for dir in &roots.dirs {
-            add(None, Some(dir));
-        }
-    } else if !SYSTEM_BUNDLES.iter().any(|bundle| add(Some(Path::new(bundle)), None) > 0) {
+    } else if !SYSTEM_BUNDLES.iter().any(|path| add_bundle(&mut store, Path::new(path)).is_ok()) {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     for pem in roots.extra.iter().chain(host_extra) {
@@ -133,6 +127,18 @@ fn root_store(roots: &Roots, host_extra: &[String]) -> Result<RootCertStore, Err
         }
     }
     Ok(store)
+}
+
+/// Adds what can be read at `path`, a file or a directory. Bundles carry certificates that rustls does not take; the others
+/// count, and there must be one.
+fn add_bundle(store: &mut RootCertStore, path: &Path) -> Result<(), Error> {
+    let (file, dir) = if path.is_dir() { (None, Some(path)) } else { (Some(path), None) };
+    let found = rustls_native_certs::load_certs_from_paths(file, dir);
+    if store.add_parsable_certificates(found.certs).0 > 0 {
+        return Ok(());
+    }
+    let source = found.errors.into_iter().next().map_or_else(|| "no certificate in PEM form".into(), Into::into);
+    Err(Error::Config { what: format!("read certificates from {}", path.display()), source })
 }
 
 fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, Error> {

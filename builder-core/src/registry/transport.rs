@@ -21,8 +21,6 @@ use super::tls::{self, HostTls};
 
 /// Registry, CDN and a second CDN are two; everything beyond this is a loop.
 const MAX_REDIRECTS: usize = 5;
-/// A body that goes out slower than this, in bytes a second, does not arrive in time.
-const SLOWEST_UPLOAD: u64 = 64 << 10;
 /// Bytes of one HTTP/2 stream that may wait unread: what a fast line needs at 50 ms.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes of one HTTP/2 connection that may wait unread. Much more than one stream's: readers that stand still must not
@@ -43,16 +41,6 @@ pub(super) enum Payload<'a> {
     Stream(Opener<'a>, u64),
 }
 
-impl Payload<'_> {
-    fn size(&self) -> u64 {
-        match self {
-            Self::None => 0,
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Stream(_, size) => *size,
-        }
-    }
-}
-
 /// One request.
 #[derive(Clone)]
 pub(super) struct Request<'a> {
@@ -62,11 +50,14 @@ pub(super) struct Request<'a> {
     /// Sent to the origin of `url` only.
     pub(super) authorization: Option<HeaderValue>,
     pub(super) payload: Payload<'a>,
+    /// How much longer than the usual time of silence the answer may take; for small answers only.
+    pub(super) patience: Duration,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), authorization: None, payload: Payload::None }
+        let (headers, payload, patience) = (HeaderMap::new(), Payload::None, Duration::ZERO);
+        Self { method, url, headers, authorization: None, payload, patience }
     }
 }
 
@@ -149,10 +140,9 @@ impl Transport {
                 builder.body(Body::sized(reader, size))
             }
         };
-        // What is sent takes its time; a line that is dead is noticed by TCP.
-        let timeout = self.config.timeouts.silence + Duration::from_secs(request.payload.size() / SLOWEST_UPLOAD);
-        if request.payload.size() > 0 {
-            builder = builder.timeout(timeout);
+        if !request.patience.is_zero() {
+            // Here it bounds the whole exchange; a line that is dead is noticed by TCP before that.
+            builder = builder.timeout(self.config.timeouts.silence + request.patience);
         }
         builder.send().map_err(|error| failure(subject, &request.url, error.without_url()))
     }
@@ -240,8 +230,9 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 pub(super) fn failure(subject: &str, url: &Url, source: impl Into<Cause>) -> Error {
     let (subject, host, source) = (subject.to_owned(), origin(url), source.into());
     match tls::find_failure(source.as_ref()) {
+        // Bytes that changed on the way.
+        Some(rustls::Error::DecryptError) | None => Error::Network { subject, host, source },
         Some(found) => Error::Tls { subject, host, hint: tls::hint(found), source },
-        None => Error::Network { subject, host, source },
     }
 }
 

@@ -89,7 +89,10 @@ impl Channel {
     /// Takes over a connected Unix stream socket.
     pub(crate) fn from_socket(socket: OwnedFd) -> Self {
         let socket = Arc::new(socket);
-        Self { sender: Sender { socket: Arc::clone(&socket), state: Arc::default() }, receiver: Receiver { socket } }
+        Self {
+            sender: Sender { socket: Arc::clone(&socket), state: Arc::default(), limit: MAX_FRAME_BYTES },
+            receiver: Receiver { socket },
+        }
     }
 
     /// Sends one message.
@@ -132,6 +135,8 @@ impl Channel {
 pub struct Sender {
     socket: Arc<OwnedFd>,
     state: Arc<Mutex<SendState>>,
+    /// [`MAX_FRAME_BYTES`], or less for a test that has no time for as much.
+    limit: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -148,35 +153,44 @@ impl Sender {
     /// # Errors
     /// [`ChannelError`]; a closed other end is `Send` with `BrokenPipe`.
     pub fn send<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), ChannelError> {
-        let mut frame = FrameBuffer(vec![0; LENGTH_BYTES]);
-        let encoded = serde_json::to_writer(&mut frame, message);
-        let size = frame.0.len().saturating_sub(LENGTH_BYTES);
-        if size > MAX_FRAME_BYTES {
-            return Err(ChannelError::TooLarge { size });
-        }
-        encoded.map_err(|source| ChannelError::Encode { source })?;
-        let length = u32::try_from(size).map_err(|_| ChannelError::TooLarge { size })?;
-        frame.0[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-
+        let frame = self.encode(message)?;
+        let size = frame.len() - LENGTH_BYTES;
         // A poisoned lock means a panic inside the critical section, which the state records already.
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *state == SendState::InsideFrame {
             return Err(ChannelError::Broken);
         }
         *state = SendState::InsideFrame;
-        socket::send_all(&*self.socket, &frame.0).map_err(|source| ChannelError::Send { size, source })?;
+        socket::send_all(&*self.socket, &frame).map_err(|source| ChannelError::Send { size, source })?;
         *state = SendState::BetweenFrames;
         Ok(())
     }
+
+    fn encode<T: Serialize + ?Sized>(&self, message: &T) -> Result<Vec<u8>, ChannelError> {
+        let mut frame = FrameBuffer { bytes: vec![0; LENGTH_BYTES], limit: self.limit };
+        let encoded = serde_json::to_writer(&mut frame, message);
+        let mut bytes = frame.bytes;
+        let size = bytes.len() - LENGTH_BYTES;
+        if size > self.limit {
+            return Err(ChannelError::TooLarge { size });
+        }
+        encoded.map_err(|source| ChannelError::Encode { source })?;
+        let length = u32::try_from(size).map_err(|_| ChannelError::TooLarge { size })?;
+        bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        Ok(bytes)
+    }
 }
 
-/// Grows up to one byte over the limit, so that an endless value cannot take all memory before it is refused.
-struct FrameBuffer(Vec<u8>);
+/// Takes no more once it is over the limit, so that an endless value cannot take all memory before it is refused.
+struct FrameBuffer {
+    bytes: Vec<u8>,
+    limit: usize,
+}
 
 impl io::Write for FrameBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        if self.0.len() > LENGTH_BYTES + MAX_FRAME_BYTES {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() - LENGTH_BYTES > self.limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(bytes.len())
@@ -307,11 +321,31 @@ mod tests {
 
     #[test]
     fn a_frame_over_the_limit_is_refused_by_the_sender_and_the_channel_lives_on() {
-        let (left, mut right) = pair();
-        let error = left.send(&"x".repeat(MAX_FRAME_BYTES)).expect_err("two quotes too many");
-        assert!(matches!(error, ChannelError::TooLarge { size } if size > MAX_FRAME_BYTES), "{error}");
-        left.send("small").expect("send");
-        assert_eq!(right.recv::<String>().expect("receive").as_deref(), Some("small"));
+        let (mut left, mut right) = pair();
+        assert_eq!(left.sender.limit, MAX_FRAME_BYTES);
+        left.sender.limit = 10;
+        let error = left.send(&"x".repeat(9)).expect_err("with its quotes one too many");
+        assert!(matches!(error, ChannelError::TooLarge { size: 11.. }), "{error}");
+        left.send(&"x".repeat(8)).expect("send");
+        assert_eq!(right.recv::<String>().expect("receive").as_deref(), Some("xxxxxxxx"));
+    }
+
+    #[test]
+    fn a_value_without_end_is_refused_too() {
+        let (left, _right) = pair();
+        struct Endless;
+        impl Serialize for Endless {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeSeq as _;
+                let mut sequence = serializer.serialize_seq(None)?;
+                loop {
+                    sequence.serialize_element("more")?;
+                }
+            }
+        }
+        let mut sender = left.sender();
+        sender.limit = 1000;
+        assert!(matches!(sender.send(&Endless), Err(ChannelError::TooLarge { size: 1001.. })));
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn supervise(inside: Inside, groups: SupplementaryGroups) -> Result<i32, Channel
         Err(error) => inside.fail(Failure::of_call(Stage::PidNamespace, &error)),
         Ok(((alive, parent_alive), _, Forked::Child)) => {
             drop(parent_alive);
-            first_process(inside, groups, &alive)
+            first_process(inside, groups, alive)
         }
         Ok((alive, signals, Forked::Parent(first))) => {
             // So that the caller sees the end of the connection when the engine is gone.
@@ -182,10 +182,11 @@ fn wait_or_kill(first: Pid, signals: &SignalQueue) -> io::Result<Ended> {
 }
 
 /// Pid 1: starts the engine's process and reaps everything until that ends.
-fn first_process(inside: Inside, groups: SupplementaryGroups, parent_alive: &OwnedFd) -> Result<i32, ChannelError> {
+fn first_process(inside: Inside, groups: SupplementaryGroups, parent_alive: OwnedFd) -> Result<i32, ChannelError> {
     let started = process::die_with_parent().and_then(|()| {
         // Asking for the parent's pid tells nothing in a new pid namespace: it is 0 either way.
-        let is_parent_gone = socket::is_readable_within(parent_alive, 0)?;
+        let is_parent_gone = socket::is_readable_within(&parent_alive, 0)?;
+        drop(parent_alive);
         process::reset_signals()?;
         if is_parent_gone { Ok(None) } else { process::fork().map(Some) }
     });

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use self::survey::{Item, References, Survey};
-use super::error::{Error, Result};
-use super::lock::{self, After, FileLock};
+use super::error::Result;
+use super::lock::{After, FileLock, StandingLock};
 use super::unpacked::lock_path;
 use super::usage::measure;
 use super::{Removed, Store, remove_tree, session};
@@ -103,8 +103,7 @@ impl Store {
     }
 
     fn collect(&self, choose: impl FnOnce(Survey) -> Vec<Victim>) -> Result<PruneReport> {
-        let gc = lock::open(&session::gc_lock_path(self.path()))?;
-        gc.lock().map_err(Error::io("lock", session::gc_lock_path(self.path())))?;
+        let gc = StandingLock::exclusive(&session::gc_lock_path(self.path()))?;
         let dead = session::dead_sessions(self.path())?;
         let pins = session::live_pins(self.path())?;
         self.remove_stale_locks(&pins);
@@ -217,7 +216,7 @@ fn choose_for(mut survey: Survey, excess: u64) -> Vec<Victim> {
     let leaves = [(Sort::Record, survey.records), (Sort::Mount, survey.mounts), (Sort::StatCache, survey.stat_caches)];
     let leaves = leaves.into_iter().flat_map(|(sort, items)| items.into_iter().map(move |item| (sort, item)));
     let mut leaves: Vec<_> = leaves.filter(|(_, item)| !item.pinned).collect();
-    leaves.sort_by(|a, b| a.1.used.cmp(&b.1.used));
+    leaves.sort_by_key(|(_, item)| item.used);
     let root = survey.root;
     for (sort, mut item) in leaves {
         if enough {

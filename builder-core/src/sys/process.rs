@@ -200,8 +200,10 @@ pub(crate) fn leave_session() -> io::Result<()> {
 /// When the kernel refuses the signal mask.
 pub(crate) fn reset_signals() -> io::Result<()> {
     for number in 1..=libc::SIGRTMAX() {
-        if number != libc::SIGPIPE && is_ignored(number) {
-            set_default_disposition(number);
+        match disposition(number) {
+            Some(libc::SIG_IGN) => set_default_disposition(number),
+            Some(_) => {}
+            None => set_default_disposition_unseen(number),
         }
     }
     // SAFETY: SIG_IGN is no function, so nothing runs in signal context.
@@ -209,13 +211,23 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-fn is_ignored(number: i32) -> bool {
+/// What a signal does now; `None` for the numbers that the C library keeps to itself.
+fn disposition(number: i32) -> Option<libc::sighandler_t> {
     // SAFETY: a null action only asks; `current` is a plain C struct for which all-zero bytes are a valid value.
-    // Numbers that the C library keeps to itself give EINVAL and leave `current` zero, which is SIG_DFL.
     unsafe {
         let mut current: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(number, std::ptr::null(), &raw mut current) == 0 && current.sa_sigaction == libc::SIG_IGN
+        (libc::sigaction(number, std::ptr::null(), &raw mut current) == 0).then_some(current.sa_sigaction)
     }
+}
+
+/// Gives a signal that the C library keeps to itself its default effect. Callers have one thread, and the library puts
+/// its own handler there when it needs it: with the second thread, or the first cancellation.
+fn set_default_disposition_unseen(number: i32) {
+    // The kernel's struct differs from the library's and between machines; all of it zero is SIG_DFL on each, and none
+    // is longer than this. The last argument is the size of the kernel's signal set.
+    let action = [0_u64; 8];
+    // SAFETY: the kernel reads a struct within `action` and writes nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), 0, 8) };
 }
 
 fn set_default_disposition(number: i32) {

@@ -4,7 +4,7 @@
 //! real registries and networks do. Uses the standard library and rustls alone and nothing of the crate under test, so
 //! that unit tests and integration tests can both include it by path.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -99,6 +99,14 @@ pub(crate) enum Fault {
     ContentType(&'static str),
     /// No `Content-Length`: the body ends with the connection.
     Unframed,
+    /// The connection is reset after this many bytes of the request's body, which count as received.
+    ResetUpload(usize),
+    /// The request is served, and its answer lost.
+    LostAnswer,
+    /// This status, before the body of the request is read.
+    Early(u16),
+    /// This header is left out.
+    Without(&'static str),
 }
 
 struct Planned {
@@ -110,6 +118,11 @@ struct Planned {
 #[derive(Default)]
 struct State {
     blobs: HashMap<String, Vec<u8>>,
+    /// By repository, what was uploaded or mounted; blobs of tests are everywhere.
+    uploaded: HashSet<(String, String)>,
+    /// Bytes of unfinished uploads, by number.
+    uploads: BTreeMap<usize, Vec<u8>>,
+    started: usize,
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     planned: Vec<Planned>,
     log: Vec<Logged>,
@@ -120,6 +133,14 @@ struct State {
     uses: HashMap<String, usize>,
     page: usize,
     connections: usize,
+}
+
+impl State {
+    /// Is the blob known only in other repositories?
+    fn is_hidden(&self, repository: &str, digest: &str) -> bool {
+        let mut places = self.uploaded.iter().filter(|(_, uploaded)| uploaded == digest).peekable();
+        places.peek().is_some() && !places.any(|(place, _)| place == repository)
+    }
 }
 
 /// The registry. Stops when dropped.
@@ -298,6 +319,11 @@ impl Response {
         )
     }
 
+    fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(key, _)| key != name);
+        self
+    }
+
     fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(key, _)| key != name);
         self.headers.push((name.to_owned(), value.into()));
@@ -330,7 +356,7 @@ fn converse<S: Read + Write>(
     address: SocketAddr,
 ) -> io::Result<()> {
     loop {
-        let request = match read_request(wire) {
+        let mut request = match read_head(wire) {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
             // What servers say to TLS on a port for plain http.
@@ -339,27 +365,46 @@ fn converse<S: Read + Write>(
             }
             Err(error) => return Err(error),
         };
-        let (response, fault) = {
+        let line = format!("{} {}", request.method, request.target);
+        let refusal = refuse(&mut state.lock().unwrap(), &request);
+        // Faults are for those who are let in.
+        let fault = if refusal.is_none() { next_fault(&mut state.lock().unwrap(), &line) } else { None };
+        let length = request.headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let length = match fault {
+            Some(Fault::ResetUpload(n)) => n.min(length),
+            Some(Fault::Early(_)) => 0,
+            _ => length,
+        };
+        request.body = vec![0; length];
+        wire.read_exact(&mut request.body)?;
+        let response = {
             let mut state = state.lock().unwrap();
-            let line = format!("{} {}", request.method, request.target);
             state.log.push(Logged {
-                line: line.clone(),
+                line,
                 authorization: request.headers.get("authorization").cloned(),
-                range: request.headers.get("range").cloned(),
+                range: request.headers.get("range").or(request.headers.get("content-range")).cloned(),
                 body: request.body.clone(),
                 connection,
             });
-            match refuse(&mut state, &request) {
-                // Faults are for those who are let in.
-                Some(refusal) => (refusal, None),
-                None => {
-                    let fault = next_fault(&mut state, &line);
-                    (answer(&mut state, &request, address, fault.as_ref()), fault)
+            refusal.unwrap_or_else(|| answer(&mut state, &request, address, fault.as_ref()))
+        };
+        match fault {
+            Some(Fault::ResetUpload(_) | Fault::LostAnswer) => {
+                rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO))?;
+                return Ok(());
+            }
+            Some(Fault::Early(_)) => {
+                write_response(wire, stream, &request, response, None)?;
+                // What is still being sent is taken in, or the client would see a reset instead of the answer.
+                stream.shutdown(Shutdown::Write)?;
+                io::copy(wire, &mut io::sink())?;
+                return Ok(());
+            }
+            fault => {
+                if !write_response(wire, stream, &request, response, fault)? {
+                    return Ok(());
                 }
             }
-        };
-        if !write_response(wire, stream, &request, response, fault)? {
-            return Ok(());
         }
     }
 }
@@ -370,7 +415,7 @@ fn next_fault(state: &mut State, line: &str) -> Option<Fault> {
     Some(planned.fault.clone())
 }
 
-fn read_request(wire: &mut impl BufRead) -> io::Result<Option<Request>> {
+fn read_head(wire: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if wire.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -386,16 +431,16 @@ fn read_request(wire: &mut impl BufRead) -> io::Result<Option<Request>> {
             None => break,
         };
     }
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    wire.read_exact(&mut body)?;
-    Ok(Some(Request { method, target, headers, body }))
+    Ok(Some(Request { method, target, headers, body: Vec::new() }))
 }
 
 fn answer(state: &mut State, request: &Request, address: SocketAddr, fault: Option<&Fault>) -> Response {
     if let Some(Fault::Status(status, headers, body)) = fault {
         let response = Response::new(*status, body.as_bytes());
         return headers.iter().fold(response, |response, (name, value)| response.header(name, value));
+    }
+    if let Some(Fault::Early(status)) = fault {
+        return Response::error(*status, "TOO_LARGE");
     }
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     if path == "/token" {
@@ -408,10 +453,19 @@ fn answer(state: &mut State, request: &Request, address: SocketAddr, fault: Opti
     if rest.is_empty() {
         return Response::new(200, "{}");
     }
+    if let Some((repository, upload_id)) = rest.split_once("/blobs/uploads/") {
+        let response = upload(state, request, (repository, upload_id, query), fault);
+        return match fault {
+            Some(Fault::Without(name)) => response.without(name),
+            _ => response,
+        };
+    }
     let (head, last) = rest.rsplit_once('/').unwrap_or(("", rest));
     let (repository, kind) = head.rsplit_once('/').unwrap_or(("", head));
     match kind {
+        "blobs" if state.is_hidden(repository, last) => Response::error(404, "BLOB_UNKNOWN"),
         "blobs" => blob(state, request, last, fault),
+        "manifests" if request.method == "PUT" => put_manifest(state, request, repository, last),
         "manifests" => manifest(state, repository, last, fault),
         "tags" => tags(state, repository, query, address),
         _ => Response::error(404, "NAME_UNKNOWN"),
@@ -460,10 +514,11 @@ fn refuse(state: &mut State, request: &Request) -> Option<Response> {
                 }
             }
             let repository = path.strip_prefix("/v2/").unwrap_or_default();
+            let actions = if matches!(request.method.as_str(), "GET" | "HEAD") { "pull" } else { "pull,push" };
             let repository = ["/manifests/", "/blobs/", "/tags/"]
                 .iter()
                 .find_map(|kind| Some(repository.split_once(kind)?.0))
-                .map(|repository| format!(",scope=\"repository:{repository}:pull\""))
+                .map(|repository| format!(",scope=\"repository:{repository}:{actions}\""))
                 .unwrap_or_default();
             format!("Bearer realm=\"{realm}\",service=\"test\"{repository}")
         }
@@ -498,6 +553,74 @@ fn blob(state: &State, request: &Request, digest: &str, fault: Option<&Fault>) -
         }
         _ => Response::new(200, bytes.clone()),
     }
+}
+
+/// One request of an upload: `id` is empty for the first.
+fn upload(
+    state: &mut State,
+    request: &Request,
+    (repository, id, query): (&str, &str, &str),
+    fault: Option<&Fault>,
+) -> Response {
+    let param = |name: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.replace("%3A", ":"))
+    };
+    if request.method == "POST" {
+        if let (Some(digest), Some(from)) = (param("mount"), param("from"))
+            && state.blobs.contains_key(&digest)
+            && !state.is_hidden(&from, &digest)
+        {
+            state.uploaded.insert((repository.to_owned(), digest));
+            return Response::new(201, "");
+        }
+        state.started += 1;
+        state.uploads.insert(state.started, Vec::new());
+        return upload_state(state, repository, state.started, 202);
+    }
+    let number = id.parse().unwrap_or(0);
+    let Some(received) = state.uploads.get_mut(&number) else { return Response::error(404, "BLOB_UPLOAD_UNKNOWN") };
+    if let Some(range) = request.headers.get("content-range")
+        && range.split('-').next().and_then(|first| first.parse().ok()) != Some(received.len())
+    {
+        return upload_state(state, repository, number, 416);
+    }
+    received.extend_from_slice(&request.body);
+    let is_cut = matches!(fault, Some(Fault::ResetUpload(_)));
+    match request.method.as_str() {
+        "GET" => upload_state(state, repository, number, 204),
+        "DELETE" => {
+            state.uploads.remove(&number);
+            Response::new(204, "")
+        }
+        "PUT" if !is_cut => {
+            let bytes = state.uploads.remove(&number).unwrap_or_default();
+            if param("digest") != Some(sha256(&bytes)) {
+                return Response::error(400, "DIGEST_INVALID");
+            }
+            let digest = sha256(&bytes);
+            state.uploaded.insert((repository.to_owned(), digest.clone()));
+            state.blobs.insert(digest, bytes);
+            Response::new(201, "")
+        }
+        _ => upload_state(state, repository, number, 202),
+    }
+}
+
+fn upload_state(state: &State, repository: &str, number: usize, status: u16) -> Response {
+    let last = state.uploads.get(&number).map_or(0, Vec::len).saturating_sub(1);
+    Response::new(status, "")
+        .header("location", format!("/v2/{repository}/blobs/uploads/{number}?state=a%2Fb"))
+        .header("range", format!("0-{last}"))
+}
+
+fn put_manifest(state: &mut State, request: &Request, repository: &str, name: &str) -> Response {
+    let digest = sha256(&request.body);
+    let media_type = request.headers.get("content-type").cloned().unwrap_or_default();
+    for name in [name, &digest] {
+        state.manifests.insert((repository.to_owned(), name.to_owned()), (media_type.clone(), request.body.clone()));
+    }
+    Response::new(201, "").header("docker-content-digest", digest)
 }
 
 fn tags(state: &State, repository: &str, query: &str, address: SocketAddr) -> Response {

@@ -6,8 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{fs, io};
 
-use super::{client, fetch, noise, server};
-use crate::registry::{Error, Reference};
+use super::{client, config, fetch, noise, server};
+use crate::digest::Digest;
+use crate::registry::{Client, ClientConfig, Error, Reference, Roots, Upload, Uploaded};
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http,
+    /// And with it HTTP/2.
+    Https,
+}
 
 /// The process ends with the test.
 struct Distribution {
@@ -24,10 +32,15 @@ impl Drop for Distribution {
 
 impl Distribution {
     /// Starts on a free port, or says on stderr that the binary is not there.
-    fn start(dir: &Path) -> Option<Self> {
+    fn start(dir: &Path, protocol: Protocol) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/certs");
+        let tls = match protocol {
+            Protocol::Http => String::new(),
+            Protocol::Https => format!(", tls: {{certificate: {certs}/server.crt, key: {certs}/server.key}}"),
+        };
         let config = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'{tls}}}\n",
             dir.join("storage").display()
         );
         fs::write(dir.join("config.yml"), config).unwrap();
@@ -61,6 +74,19 @@ fn skip<T>(what: &str) -> Option<T> {
     None
 }
 
+/// Runs `skopeo`; returns whether it is there.
+fn skopeo(args: &[&str]) -> bool {
+    let done = Command::new("skopeo").args(["--insecure-policy"]).args(args).stdin(Stdio::null()).output();
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => skip::<()>("skopeo").is_some(),
+        done => {
+            let done = done.unwrap();
+            assert!(done.status.success(), "skopeo {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+            true
+        }
+    }
+}
+
 /// Writes an OCI layout with one image of two layers.
 fn write_layout(dir: &Path, layers: [&[u8]; 2]) {
     let blobs = dir.join("blobs/sha256");
@@ -89,22 +115,19 @@ fn write_layout(dir: &Path, layers: [&[u8]; 2]) {
 #[test]
 fn what_skopeo_pushed_to_docker_registry_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(registry) = Distribution::start(dir.path()) else { return };
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Http) else { return };
     let layers = [noise(300_000), b"small".to_vec()];
-    write_layout(&dir.path().join("layout"), [&layers[0], &layers[1]]);
+    let layout = dir.path().join("layout");
+    write_layout(&layout, [&layers[0], &layers[1]]);
     let name = format!("{}/org/app:x", registry.host);
-    let copied = Command::new("skopeo")
-        .args(["copy", "--quiet", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"])
-        .arg(format!("oci:{}:x", dir.path().join("layout").display()))
-        .arg(format!("docker://{name}"))
-        .stdin(Stdio::null())
-        .output();
-    match copied {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return skip("skopeo").unwrap_or_default(),
-        copied => {
-            let copied = copied.unwrap();
-            assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        }
+    if !skopeo(&[
+        "copy",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+        &format!("oci:{}:x", layout.display()),
+        &format!("docker://{name}"),
+    ]) {
+        return;
     }
     let client = client();
     let reference: Reference = name.parse().unwrap();
@@ -127,4 +150,77 @@ fn what_skopeo_pushed_to_docker_registry_is_read() {
     reader.read_exact(&mut [0; 10]).unwrap();
     drop(reader);
     client.resolve(&reference).unwrap();
+}
+
+#[test]
+fn what_we_push_to_docker_registry_is_read_by_skopeo() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Http) else { return };
+    let client = client();
+    let reference: Reference = format!("{}/org/app:x", registry.host).parse().unwrap();
+    client.check_push(&reference).unwrap();
+    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#.to_vec();
+    let blobs = [config, noise(3_000_000), noise(10), Vec::new()];
+    let push = |reference: &Reference, blob: &[u8], mount_from| {
+        let owned = blob.to_vec();
+        let open = |offset: u64| -> io::Result<Box<dyn io::Read + Send>> {
+            Ok(Box::new(io::Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
+        };
+        let upload = Upload { digest: Digest::of(blob), size: blob.len() as u64, open: &open, mount_from };
+        client.push_blob(reference, upload).unwrap()
+    };
+    for blob in &blobs {
+        assert_eq!(push(&reference, blob, None), Uploaded::Sent);
+        assert_eq!(push(&reference, blob, None), Uploaded::Existed);
+    }
+    let second: Reference = format!("{}/second:y", registry.host).parse().unwrap();
+    assert_eq!(push(&second, &blobs[1], Some("org/app")), Uploaded::Mounted);
+    let descriptor = |media_type: &str, bytes: &[u8]| {
+        format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, server::sha256(bytes), bytes.len())
+    };
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{},{}]}}"#,
+        server::OCI.manifest,
+        descriptor(server::OCI.config, &blobs[0]),
+        descriptor(server::OCI.layer, &blobs[1]),
+        descriptor(server::OCI.layer, &blobs[2]),
+    );
+    let digest = client.push_manifest(&reference, server::OCI.manifest, manifest.as_bytes()).unwrap();
+    assert_eq!(client.resolve(&reference).unwrap().digest, digest);
+    let layout = dir.path().join("copied");
+    if skopeo(&[
+        "copy",
+        "--preserve-digests",
+        "--src-tls-verify=false",
+        &format!("docker://{reference}"),
+        &format!("oci:{}:x", layout.display()),
+    ]) {
+        for blob in &blobs[..3] {
+            assert_eq!(&fs::read(layout.join("blobs/sha256").join(Digest::of(blob).hex())).unwrap(), blob);
+        }
+    }
+}
+
+#[test]
+fn many_blobs_share_one_connection_by_http2() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(registry) = Distribution::start(dir.path(), Protocol::Https) else { return };
+    let roots =
+        Roots { extra: vec![include_str!("../../../tests/support/certs/ca.crt").to_owned()], ..Roots::default() };
+    let client = Client::new(ClientConfig { roots, ..config() });
+    let reference: Reference = format!("{}/org/app:x", registry.host).parse().unwrap();
+    let blob = noise(6_000_000);
+    let owned = blob.clone();
+    let open = |offset: u64| -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(io::Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
+    };
+    let upload = Upload { digest: Digest::of(&blob), size: blob.len() as u64, open: &open, mount_from: None };
+    assert_eq!(client.push_blob(&reference, upload).unwrap(), Uploaded::Sent);
+    // Readers that stand still, with more than a window of bytes each, must not stop the others.
+    let mut waiting: Vec<_> =
+        (0..8).map(|_| client.blob(&reference, Digest::of(&blob), blob.len() as u64).unwrap()).collect();
+    assert_eq!(fetch(&client, &reference, &blob).unwrap(), blob);
+    for reader in &mut waiting {
+        assert_eq!(io::copy(reader, &mut io::sink()).unwrap(), blob.len() as u64);
+    }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::server::{DOCKER, Fault, OCI, Registry, sha256};
 use super::{at, client, config, fetch, noise};
-use crate::registry::{Client, ClientConfig, Error, Mirror, MirrorPull, Notice, RegistryRule, Timeouts};
+use crate::registry::{
+    Client, ClientConfig, Error, HostRule, Mirror, MirrorPull, Notice, PlainHttp, ProxyConfig, RegistryRule, Secret,
+    Timeouts,
+};
 
 const LAYER: &[u8] = b"pretend that this is a layer";
 
@@ -314,6 +317,27 @@ fn mirrors_come_first_and_the_registry_last() {
     assert_eq!(fetch(&client, &reference, LAYER).unwrap(), LAYER);
     assert_eq!(registry.take_log().pop().unwrap().range.as_deref(), Some("bytes=10-"), "the rest from elsewhere");
     assert_eq!(failed.lock().unwrap().iter().filter(|mirror| *mirror == unreachable).count(), 1, "asked once");
+}
+
+#[test]
+fn proxies_are_used_except_for_this_machine() {
+    let (proxy, registry) = (Registry::start(), Registry::start());
+    registry.add_image("app", "x", &OCI, b"{}", &[]);
+    let far = HostRule { plain_http: PlainHttp::Always, ..HostRule::new("registry.invalid") };
+    let direct = HostRule { plain_http: PlainHttp::Always, ..HostRule::new("direct.invalid") };
+    let proxies = ProxyConfig {
+        http_proxy: Some(Secret::new(format!("http://me:secret@{}", proxy.host()))),
+        https_proxy: None,
+        no_proxy: Some("direct.invalid".to_owned()),
+    };
+    let client = Client::new(ClientConfig { hosts: vec![far, direct], proxy: proxies, ..config() });
+    client.resolve(&at(&registry, "app:x")).unwrap();
+    assert!(proxy.take_log().is_empty());
+    client.resolve(&"registry.invalid/app:x".parse().unwrap()).unwrap_err();
+    assert_eq!(proxy.take_lines(), ["GET http://registry.invalid/v2/app/manifests/x"]);
+    let error = client.resolve(&"direct.invalid/app:x".parse().unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Network { .. }) && !format!("{client:?}").contains("secret@"), "{error:?}");
+    assert!(proxy.take_log().is_empty());
 }
 
 #[test]

@@ -51,7 +51,8 @@ fn registry((certificate, key): (&str, &str), client: ClientCertificate) -> Regi
 
 /// A client with a rule for `registry`, and no other trust than the rule gives.
 fn client(registry: &Registry, rule: HostRule) -> Client {
-    let none = Roots { file: Some("/nonexistent".into()), ..Roots::default() };
+    let unrelated = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/certs/client.crt");
+    let none = Roots { file: Some(unrelated.into()), ..Roots::default() };
     Client::new(ClientConfig { roots: none, hosts: vec![HostRule { host: registry.host(), ..rule }], ..config() })
 }
 
@@ -168,9 +169,17 @@ fn what_a_host_speaks_is_found_out_once() {
 }
 
 #[test]
-fn without_any_certificates_on_the_machine_there_are_roots() {
-    // An empty bundle by choice is empty; no bundle at all falls back to what is compiled in. Either way a client for
-    // plain http can be made.
+fn roots_that_cannot_be_read_are_an_error() {
+    let registry = registry(SERVER, ClientCertificate::Ignored);
+    for path in ["/nonexistent", "/dev/null"] {
+        let roots = Roots { file: Some(path.into()), ..Roots::default() };
+        let error = Client::new(ClientConfig { roots, ..config() }).resolve(&at(&registry, "app:x")).unwrap_err();
+        assert!(matches!(&error, Error::Config { what, .. } if what.contains(path)), "{error:?}");
+    }
+}
+
+#[test]
+fn a_rule_decides_without_a_probe() {
     let registry = Registry::start();
     registry.add_image("app", "x", &OCI, b"{}", &[]);
     client(&registry, HostRule { plain_http: PlainHttp::Always, ..rule() }).resolve(&at(&registry, "app:x")).unwrap();

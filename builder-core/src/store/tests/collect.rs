@@ -196,7 +196,7 @@ fn a_limit_takes_the_least_recently_used_and_chains_from_their_end() {
 fn a_limit_never_takes_images() {
     let (_dir, store) = new_store();
     let layer = put_layer(&store, &vec![1; 100_000]);
-    store.tag_image("a:1", &put_image(&store, &[layer.clone()])).unwrap();
+    store.tag_image("a:1", &put_image(&store, std::slice::from_ref(&layer))).unwrap();
     store.put_record(&key(1), &record_of(vec![layer.clone()])).unwrap();
     let store = reopen(store);
     assert_eq!(store.enforce_limit(1).unwrap().records, 1);

@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::{names, new_store, other};
 use crate::store::{Store, remove_tree};
 
+const NOBODY: u32 = 65_534;
+
 #[test]
 fn work_directories_go_when_dropped_and_outlive_their_store() {
     let (_dir, store) = new_store();
@@ -68,7 +70,7 @@ fn the_next_start_sweeps_dead_sessions_and_no_live_one() {
     fs::create_dir_all(dead.join("work-0/closed")).unwrap();
     fs::write(dead.join("session"), "blob 00\nhalf a li").unwrap();
     fs::write(dead.join("blob-1"), vec![0; 10_000]).unwrap();
-    fs::set_permissions(dead.join("work-0/closed"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dead.join("work-0/closed"), Permissions::from_mode(0o000)).unwrap();
     fs::create_dir(tmp.join("no-session-file")).unwrap();
     fs::write(tmp.join("stray"), "").unwrap();
     drop(other(&store));
@@ -90,10 +92,43 @@ fn what_may_not_be_removed_is_left_silently() {
     }
     // Seen by root everything can be removed; that this holds for foreign owners is what the namespaced run needs.
     for path in ["work-0/foreign/file", "work-0/foreign", "work-0"] {
-        std::os::unix::fs::chown(dead.join(path), Some(100_999), Some(100_999)).unwrap();
+        std::os::unix::fs::chown(dead.join(path), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    fs::set_permissions(dead.join("work-0/foreign"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dead.join("work-0/foreign"), Permissions::from_mode(0o000)).unwrap();
     let store = Store::open(&state).unwrap();
     assert_eq!(names(&state.join("tmp")).len(), 1, "the sweep removed it");
     drop(store);
+}
+
+const MOUNTED: &str = "BUILDER_STORE_TEST_MOUNTED";
+
+/// Not a test by itself: what the test below runs in a mount namespace of its own.
+#[test]
+fn child_with_a_mount() {
+    let Ok(tree) = std::env::var(MOUNTED) else { return };
+    assert!(remove_tree(tree.as_ref()).left > 0, "the mount point cannot go");
+    assert_eq!(names(tree.as_ref()), ["mnt"]);
+}
+
+#[test]
+fn a_bind_mount_is_not_crossed() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(path("tree/mnt")).unwrap();
+    fs::create_dir_all(path("tree/other")).unwrap();
+    fs::create_dir_all(path("canary/inner")).unwrap();
+    fs::write(path("canary/inner/thesis.tex"), "").unwrap();
+    let script = "mount --bind \"$1\" \"$2\" || exit 77
+        exec \"$0\" --exact store::tests::removal::child_with_a_mount --nocapture";
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args([path("canary"), path("tree/mnt")])
+        .env(MOUNTED, path("tree"))
+        .output();
+    match output {
+        Ok(output) if output.status.success() => assert_eq!(names(path("canary/inner").as_ref()), ["thesis.tex"]),
+        Ok(output) if output.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&output.stdout)),
+        other => eprintln!("SKIP a_bind_mount_is_not_crossed: no user or mount namespace here: {other:?}"),
+    }
 }
