@@ -116,8 +116,8 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// Platform of the image, `os/arch[/variant]`; this machine's by default.
     pub platform: Option<String>,
-    /// Compression of new layers.
-    pub compression: Compression,
+    /// Compression of new layers; without it that of the first output that names one, else gzip.
+    pub compression: Option<Compression>,
     /// Run every step although a result is there.
     pub no_cache: bool,
     /// Steps and worker threads at once; the number of usable CPUs by default.
@@ -139,7 +139,7 @@ impl BuildRequest {
             tags: Vec::new(),
             outputs: Vec::new(),
             platform: None,
-            compression: Compression::default(),
+            compression: None,
             no_cache: false,
             jobs: None,
             source_date_epoch: None,

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use builder_core::{
-    BuildOutcome, BuildRequest, Builder, Compression, CompressionKind, ContextSource, DockerfileSource,
+    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource,
 };
 use serde_json::json;
 
@@ -45,8 +45,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         request.outputs.push(options::output(text)?);
     }
     request.compression = match (args.compression, args.compression_level) {
-        (None, None) => Compression::default(),
-        (kind, level) => options::compression(kind.map_or(CompressionKind::Gzip, Into::into), level)?,
+        (None, None) => None,
+        (kind, level) => Some(options::compression(kind.map_or(CompressionKind::Gzip, Into::into), level)?),
     };
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);

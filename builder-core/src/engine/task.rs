@@ -65,13 +65,24 @@ impl Task {
                 build::run(&store, &request, &facts, no_exec, cancel, events).map(Answer::Built)
             }
             TaskKind::Prune { all } => {
-                let scope = if all { PruneScope::All } else { PruneScope::Unreferenced };
-                let report = store.prune(PruneOptions { scope, ..PruneOptions::default() });
+                let scope = if all { PruneScope::All } else { PruneScope::Dangling };
+                let report = store.prune(PruneOptions { scope, keep_used_since: None });
                 report.map(|report| Answer::Freed(report.freed_bytes)).map_err(|e| store_error(&e))
             }
             TaskKind::DiskUsage => {
                 let usage = store.disk_usage().map_err(|e| store_error(&e))?;
-                Ok(Answer::Usage(usage.categories(), usage.total()))
+                let categories = [
+                    ("blobs", usage.blobs),
+                    ("trees", usage.trees),
+                    ("unpacked", usage.unpacked),
+                    ("records", usage.records),
+                    ("stat-cache", usage.stat_cache),
+                    ("mounts", usage.mounts),
+                    ("tmp", usage.tmp),
+                    ("other", usage.other),
+                ];
+                let categories = categories.map(|(name, bytes)| (name.to_owned(), bytes)).into();
+                Ok(Answer::Usage(categories, usage.total()))
             }
         }
     }

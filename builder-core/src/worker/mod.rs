@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use images::{ImageError, Images};
 pub(crate) use root::Root;
+pub(crate) use variant::ensure as compressed_as;
 
 use crate::context::LocalContext;
 use crate::digest::CacheKey;

@@ -1,0 +1,331 @@
+//! One build, from the text of the Dockerfile to the outputs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::assemble::Solved;
+use super::task::HostFacts;
+use super::Cancel;
+use crate::context::LocalContext;
+use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::dockerfile::Dockerfile;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, StepId};
+use crate::export;
+use crate::image::Platform;
+use crate::layer::LayerOptions;
+use crate::plan::{self, BuildGraph, ContextName, NamedContext, Op, PlanRequest, RootInput};
+use crate::registry::{Client, ClientConfig, Reference};
+use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, Output};
+use crate::solver::{SolveFailure, SolveOptions, solve};
+use crate::store::Store;
+use crate::tree::Timestamp;
+use crate::worker::{self, BuildWorker, Images, Root, StepOutput, WorkerOptions, dependencies};
+
+type Events<'a> = &'a (dyn Fn(Event) + Sync);
+
+/// Builds.
+pub(super) fn run(
+    store: &Store,
+    request: &BuildRequest,
+    facts: &HostFacts,
+    no_exec: Option<Error>,
+    cancel: &Cancel,
+    events: Events<'_>,
+) -> Result<BuildOutcome, Error> {
+    let names = names(request)?;
+    let source = SourceFile::new(request.dockerfile.name.clone(), request.dockerfile.text.clone());
+    let dockerfile = parse(&source, events)?;
+    let images = Images::new(store.clone(), Client::new(ClientConfig::default()), request.build_contexts.clone());
+    let graph = plan(request, &dockerfile, &source, &images)?;
+    for warning in &graph.warnings {
+        warn(warning, &source, events);
+    }
+    refuse_unsupported(&graph, &source)?;
+    events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
+
+    let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
+    let threads = request.jobs.unwrap_or_else(usable_cpus);
+    let options = WorkerOptions {
+        compression: effective_compression(request),
+        threads,
+        clamp: epoch,
+        now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
+        no_exec,
+        resolv_conf: facts.resolv_conf.clone(),
+    };
+    let contexts = contexts(request, &graph, store)?;
+    let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
+    cancel.connect(worker.kill_switch());
+    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
+    // Steps wait for networks and for each other more than they compute.
+    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+    let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events)
+        .map_err(|failure| locate(failure, &graph, &source))?;
+
+    let created = epoch.unwrap_or(facts.now.0);
+    let solved = solved(&graph, &outputs, &images, created);
+    let assembled = solved.assemble(store).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+    let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
+    for name in &names {
+        store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
+        events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
+    }
+    for output in &request.outputs {
+        write_output(store, output, &names, &solved, &options, events)?;
+    }
+    store.sync().map_err(|e| name_error(&e))?;
+    Ok(BuildOutcome {
+        digest: assembled.descriptor.digest,
+        config_digest: assembled.config_digest,
+        media_type: assembled.descriptor.media_type.clone(),
+        size: assembled.descriptor.size,
+        names,
+    })
+}
+
+/// CPUs that this process may use.
+fn usable_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Full names of the tags.
+fn names(request: &BuildRequest) -> Result<Vec<String>, Error> {
+    let full = |tag: &String| {
+        let reference: Reference = tag.parse().map_err(|error: crate::registry::ReferenceError| {
+            Error::from_source(ErrorKind::Request, &error).context(format!("the tag {tag:?}"))
+        })?;
+        match reference.digest() {
+            Some(_) => Err(Error::new(ErrorKind::Request, format!("the tag {tag:?} has a digest"))),
+            None => Ok(reference.name()),
+        }
+    };
+    request.tags.iter().map(full).collect()
+}
+
+fn warn(diagnostic: &Diagnostic, source: &SourceFile, events: Events<'_>) {
+    let message = diagnostic.render(source);
+    events(Event::Warning { code: diagnostic.code.to_string(), message });
+}
+
+fn dockerfile_error(diagnostics: &[Diagnostic], source: &SourceFile) -> Error {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+    let first = errors.clone().next().map_or("the Dockerfile is wrong", |diagnostic| diagnostic.message.as_str());
+    let error = Error::new(ErrorKind::Dockerfile, first);
+    errors.fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source)))
+}
+
+fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
+    let parsed = Dockerfile::parse_with_warnings(source.text());
+    let parsed = parsed.map_err(|diagnostics| dockerfile_error(&diagnostics, source))?;
+    for warning in &parsed.warnings {
+        warn(warning, source, events);
+    }
+    Ok(parsed.dockerfile)
+}
+
+fn plan(
+    request: &BuildRequest,
+    dockerfile: &Dockerfile,
+    source: &SourceFile,
+    images: &Images,
+) -> Result<BuildGraph, Error> {
+    let kind = |context: &ContextSource| match context {
+        ContextSource::Directory(_) => NamedContext::Directory,
+        ContextSource::Empty => NamedContext::Scratch,
+        ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
+        _ => NamedContext::Image,
+    };
+    let contexts: Vec<_> = request.build_contexts.iter().map(|(name, context)| (name.clone(), kind(context))).collect();
+    let platform = request.platform.as_deref().map(str::parse::<Platform>).transpose();
+    let platform = platform.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+    let build_platform = Platform::host();
+    let plan_request = PlanRequest {
+        dockerfile,
+        target: request.target.as_deref(),
+        build_args: &request.build_args,
+        labels: &request.labels,
+        contexts: &contexts,
+        platform: platform.as_ref(),
+        build_platform: &build_platform,
+        source_date_epoch: request.source_date_epoch,
+    };
+    plan::plan(&plan_request, images).map_err(|error| match error {
+        plan::Error::Dockerfile { diagnostics } => dockerfile_error(&diagnostics, source),
+        plan::Error::Resolve { diagnostic, source: cause } => resolve_error(*diagnostic, &*cause, source),
+    })
+}
+
+fn resolve_error(
+    diagnostic: Diagnostic,
+    cause: &(dyn std::error::Error + Send + Sync + 'static),
+    source: &SourceFile,
+) -> Error {
+    let kind = cause.downcast_ref::<worker::ImageError>().map_or(ErrorKind::Registry, worker::ImageError::kind);
+    let hint = cause.downcast_ref::<worker::ImageError>().and_then(worker::ImageError::hint);
+    let mut causes = vec![cause.to_string()];
+    let mut next = cause.source();
+    while let Some(error) = next {
+        causes.push(error.to_string());
+        next = error.source();
+    }
+    let diagnostic = diagnostic.with_note(causes.join(": "));
+    let error = Error::new(kind, diagnostic.message.clone());
+    let error = error.diagnostic(diagnostic.render(source));
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Whatever of the Dockerfile cannot be done is said before anything is done.
+fn refuse_unsupported(graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
+    let diagnostics: Vec<Diagnostic> = worker::unsupported(graph)
+        .into_iter()
+        .map(|(step, what)| {
+            let diagnostic = Diagnostic::error("unsupported", what);
+            match graph.step(step).span {
+                Some(span) => diagnostic.at(span),
+                None => diagnostic,
+            }
+        })
+        .collect();
+    if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
+}
+
+/// The build's compression: what was asked for, else what all outputs want, so that no layer is compressed twice.
+fn effective_compression(request: &BuildRequest) -> Compression {
+    let of_output = |output: &Output| match output {
+        Output::OciArchive { compression, .. } | Output::OciLayout { compression, .. } => *compression,
+    };
+    let asked = request.compression;
+    asked.or_else(|| request.outputs.iter().find_map(of_output)).unwrap_or_default()
+}
+
+fn contexts(
+    request: &BuildRequest,
+    graph: &BuildGraph,
+    store: &Store,
+) -> Result<HashMap<ContextName, Arc<LocalContext>>, Error> {
+    let mut contexts = HashMap::new();
+    for step in &graph.steps {
+        let Op::Context(name) = &step.op else { continue };
+        let (source, rules) = match name {
+            ContextName::Main => (&request.context, request.dockerfile.ignore.as_ref()),
+            ContextName::Named(wanted) => {
+                let found = request.build_contexts.iter().rev().find(|(name, _)| name == wanted);
+                let missing = || Error::new(ErrorKind::Internal, format!("there is no context {wanted:?}"));
+                (found.map(|(_, source)| source).ok_or_else(missing)?, None)
+            }
+        };
+        let context = open_context(source, rules, store)?;
+        contexts.insert(name.clone(), Arc::new(context));
+    }
+    Ok(contexts)
+}
+
+fn open_context(
+    source: &ContextSource,
+    rules: Option<&(String, String)>,
+    store: &Store,
+) -> Result<LocalContext, Error> {
+    let context = match source {
+        ContextSource::Directory(path) => LocalContext::open(path, rules, store),
+        _ => LocalContext::empty(),
+    };
+    context.map_err(|error| Error::from_source(ErrorKind::Context, &error))
+}
+
+/// Completes the error of a step with the place in the Dockerfile.
+fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile) -> Error {
+    let SolveFailure { step, error } = failure;
+    let step = graph.step(step);
+    if error.kind() == ErrorKind::Cancelled {
+        return error;
+    }
+    let Some(span) = step.span else {
+        return error.context(step.info.name.clone());
+    };
+    let code = match error.kind() {
+        ErrorKind::StepFailed => "step-failed",
+        ErrorKind::Context => "context",
+        ErrorKind::HostUnsupported => "host-unsupported",
+        ErrorKind::Registry => "registry",
+        ErrorKind::Store => "store",
+        ErrorKind::Internal => "internal",
+        _ => "step",
+    };
+    let diagnostic = Diagnostic::error(code, error.to_string()).at(span);
+    let rendered = diagnostic.render(source);
+    error.diagnostic(rendered)
+}
+
+/// Puts together what the image is made of.
+fn solved<'a>(graph: &'a BuildGraph, outputs: &[StepOutput], images: &Images, created: i64) -> Solved<'a> {
+    let root_of = |input: RootInput| match input.step().map(|step| &outputs[step.0]) {
+        Some(StepOutput::Root(root)) => root.clone(),
+        _ => Root::scratch(),
+    };
+    let root = root_of(graph.target.root);
+    let base = graph.target.base.map(|step| graph.step(step));
+    let base_root = base.map(|step| root_of(RootInput::Step(step.id())));
+    let base_config = base.and_then(|step| match &step.op {
+        Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
+        _ => None,
+    });
+    let parent_depth = |step: StepId| {
+        let parent = match &graph.step(step).op {
+            Op::Run(op) => op.parent,
+            Op::Copy(op) => op.parent,
+            Op::Workdir(op) => op.parent,
+            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
+        };
+        root_of(parent).depth()
+    };
+    let made_layer: BTreeSet<StepId> = graph
+        .target
+        .history
+        .iter()
+        .filter_map(|entry| entry.layer)
+        .filter(|step| root_of(RootInput::Step(*step)).depth() > parent_depth(*step))
+        .collect();
+    Solved {
+        target: &graph.target,
+        base: base_config,
+        layers: root.layers(),
+        base_layers: base_root.map_or(0, |root| root.depth()),
+        made_layer,
+        created,
+    }
+}
+
+fn write_output(
+    store: &Store,
+    output: &Output,
+    names: &[String],
+    solved: &Solved<'_>,
+    options: &WorkerOptions,
+    events: Events<'_>,
+) -> Result<(), Error> {
+    let failed = |error: export::Error| Error::from_source(ErrorKind::Output, &error);
+    let (Output::OciArchive { compression, .. } | Output::OciLayout { compression, .. }) = output;
+    let layer_options = LayerOptions {
+        compression: compression.unwrap_or(options.compression),
+        threads: options.threads,
+        clamp_mtime: options.clamp,
+    };
+    let assembled = solved.compressed(store, &layer_options)?;
+    let image = export::Image { descriptor: &assembled.descriptor, names };
+    let shown = match output {
+        Output::OciArchive { dest, .. } => {
+            export::export_archive(store, image, dest).map_err(failed)?;
+            format!("type=oci,dest={}", dest.display())
+        }
+        Output::OciLayout { dest, .. } => {
+            export::export_layout(store, image, dest).map_err(failed)?;
+            format!("type=oci,tar=false,dest={}", dest.display())
+        }
+    };
+    events(Event::Exported { output: shown, digest: assembled.descriptor.digest });
+    Ok(())
+}
