@@ -227,7 +227,13 @@ fn launch_error(error: &rootless::Error) -> Error {
         rootless::Error::InitNotCalled | rootless::Error::RelativeProgram { .. } => ErrorKind::Request,
         _ => ErrorKind::Internal,
     };
-    Error::from_source(kind, error)
+    let this = Error::from_source(kind, error);
+    match error {
+        rootless::Error::HostUnsupported(diagnosis) => {
+            diagnosis.remedies.iter().fold(this, |this, remedy| this.hint(remedy.clone()))
+        }
+        _ => this,
+    }
 }
 
 fn unexpected(answer: &Answer) -> Error {

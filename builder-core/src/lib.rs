@@ -11,8 +11,10 @@ pub mod diagnostic;
 pub mod dockerfile;
 pub mod image;
 
+mod builder;
 mod context;
 mod digest;
+mod engine;
 mod error;
 mod event;
 mod export;
@@ -22,6 +24,7 @@ mod registry;
 mod request;
 mod rootless;
 mod sandbox;
+mod shelf;
 mod snapshot;
 mod solver;
 mod store;
@@ -29,6 +32,7 @@ mod sys;
 mod tree;
 mod worker;
 
+pub use builder::{Builder, Canceller, DiskUsage, Report, init};
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 pub(crate) fn run(builder: &Builder, args: &ImportArgs) -> Result<(), Failure> {
     let platform = args.platform.as_deref();
     let image = if args.file.as_os_str() == "-" {
-        builder.import(&mut std::io::stdin().lock(), &args.name, platform)?
+        builder.import(&mut std::io::stdin(), &args.name, platform)?
     } else {
         let mut file = std::fs::File::open(&args.file)
             .map_err(|source| Failure::usage(format!("open {}: {source}", args.file.display())))?;

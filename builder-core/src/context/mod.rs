@@ -13,7 +13,13 @@ use crate::tree::{Entry, Kind, LayerTree, MergedTree, Metadata, Timestamp};
 pub(crate) struct LocalContext { root: PathBuf, ignore: Option<(String, PatternSet)> }
 pub(crate) struct HiddenBy { pub(crate) file: String, pub(crate) line: usize, pub(crate) text: String }
 impl LocalContext {
-    pub(crate) fn open_dir(root: &Path, ignore: Option<(String, PatternSet)>) -> io::Result<Self> { Ok(Self { root: root.canonicalize()?, ignore }) }
+    pub(crate) fn empty() -> io::Result<Self> { Err(io::Error::other("empty")) }
+    pub(crate) fn open(root: &Path, rules: Option<&(String, String)>, _store: &crate::store::Store) -> io::Result<Self> {
+        let own = std::fs::read_to_string(root.join(".dockerignore")).ok().map(|t| (".dockerignore".to_owned(), t));
+        let rules = rules.cloned().or(own);
+        let ignore = match rules { Some((f, t)) => Some((f, PatternSet::parse_ignore_file(t.as_bytes()).map_err(io::Error::other)?)), None => None };
+        Ok(Self { root: root.canonicalize()?, ignore })
+    }
     pub(crate) fn select(&self, _pattern: &str) -> io::Result<MergedTree> {
         let mut entries = Vec::new();
         for e in walkdir::WalkDir::new(&self.root).min_depth(1) {
@@ -37,8 +43,8 @@ impl LocalContext {
         Some(HiddenBy { file: file.clone(), line: rule.line, text: String::from_utf8_lossy(&rule.text).into_owned() })
     }
     pub(crate) fn open_file(&self, path: &[u8]) -> PathBuf { self.root.join(std::ffi::OsStr::from_bytes(path)) }
-    pub(crate) fn open(&self, path: &[u8]) -> io::Result<File> { File::open(self.open_file(path)) }
+    pub(crate) fn open_at(&self, path: &[u8]) -> io::Result<File> { File::open(self.open_file(path)) }
     pub(crate) fn hash(&self, paths: &[&[u8]], _threads: usize) -> io::Result<Vec<ContentHash>> {
-        paths.iter().map(|p| { let mut h = blake3::Hasher::new(); io::copy(&mut self.open(p)?, &mut h)?; Ok(ContentHash(*h.finalize().as_bytes())) }).collect()
+        paths.iter().map(|p| { let mut h = blake3::Hasher::new(); io::copy(&mut self.open_at(p)?, &mut h)?; Ok(ContentHash(*h.finalize().as_bytes())) }).collect()
     }
 }

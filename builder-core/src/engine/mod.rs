@@ -9,7 +9,7 @@ mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use task::{Answer, Task};
+pub(crate) use task::{Answer, HostFacts, Task, TaskKind};
 
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -19,8 +19,8 @@ use crate::sandbox::KillSwitch;
 /// The main function of a build process; returns its exit code, which nobody looks at but a debugger.
 pub(crate) fn main(engine: Engine) -> i32 {
     let no_exec = engine.environment().no_exec.as_ref().map(|diagnosis| {
-        let error = Error::from_source(ErrorKind::HostUnsupported, diagnosis);
-        diagnosis.hints().iter().fold(error, |error, hint| error.hint(hint.clone()))
+        let error = Error::new(ErrorKind::HostUnsupported, diagnosis.to_string());
+        diagnosis.remedies.iter().fold(error, |error, hint| error.hint(hint.clone()))
     });
     let cancel = Cancel::default();
     let on_cancel = {

@@ -21,9 +21,15 @@ pub(crate) enum Error {
     /// The archive is malformed, or cannot be written.
     #[error("layer tar")]
     Tar { source: tar::Error },
-    /// The blob is damaged: it does not decompress or cannot be read.
-    #[error("read layer {digest}")]
-    Read { digest: Digest, source: io::Error },
+    /// Something is wrong with this layer.
+    #[error("layer {digest}")]
+    Layer { digest: Digest, source: Box<Error> },
+    /// The blob is damaged, or cannot be read.
+    #[error("read layer blob")]
+    Read { source: io::Error },
+    /// A tar that is to become a layer cannot be read.
+    #[error("read the tar")]
+    Import { source: io::Error },
     /// Compression failed, or the blob cannot be written.
     #[error("write layer blob")]
     Write { source: io::Error },
@@ -31,8 +37,8 @@ pub(crate) enum Error {
     #[error("start layer thread")]
     Thread { source: io::Error },
     /// The uncompressed bytes are not those that the image promises.
-    #[error("layer {digest} unpacks to {found}, expected {expected}")]
-    DiffIdMismatch { digest: Digest, expected: DiffId, found: DiffId },
+    #[error("layer unpacks to {found}, expected {expected}")]
+    DiffIdMismatch { expected: DiffId, found: DiffId },
     /// Entries of a new layer come out of order.
     #[error("layer entry {:?} after {:?}, not in path order", show(path), show(after))]
     Order { path: Vec<u8>, after: Vec<u8> },
@@ -81,9 +87,12 @@ pub(crate) enum Error {
     /// The directory itself.
     #[error("open {path:?}")]
     OpenDirectory { path: PathBuf, source: io::Error },
+    /// Parent directories that were described a moment ago are not any more: the stored tree is of another layer.
+    #[error("parent directories of the layer are not known")]
+    ParentsUnknown,
     /// A wanted path is not a regular file of the layer.
-    #[error("{:?} is not a regular file of layer {digest}", show(path))]
-    NotAFile { path: Vec<u8>, digest: Digest },
+    #[error("{:?} is not a regular file of the layer", show(path))]
+    NotAFile { path: Vec<u8> },
     /// The host file that takes a wanted file's bytes.
     #[error("write {path:?}")]
     WriteFile { path: PathBuf, source: io::Error },

@@ -153,7 +153,7 @@ fn copy(
 }
 
 /// OCI media type of a layer with this codec.
-fn media_type(kind: CompressionKind) -> &'static str {
+pub(super) fn media_type(kind: CompressionKind) -> &'static str {
     match kind {
         CompressionKind::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
         CompressionKind::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",

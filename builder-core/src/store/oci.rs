@@ -115,6 +115,22 @@ pub struct Manifest {
     pub extra: Extra,
 }
 
+impl Manifest {
+    /// An OCI image manifest.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(MEDIA_TYPE_MANIFEST.to_owned()),
+            artifact_type: None,
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+            extra: Extra::new(),
+        }
+    }
+}
+
 /// Several manifests under one digest, or the table of an image layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -136,6 +136,20 @@ pub(crate) fn open_dir_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Ow
     open_below(root, path, DIR_FLAGS.union(OFlags::NOFOLLOW))
 }
 
+/// Sets the modification time of what stands at `path` below `root`, not following a symlink at its end. The access
+/// time stays.
+pub(crate) fn set_mtime_below(root: BorrowedFd<'_>, path: &[u8], secs: i64, nanos: u32) -> io::Result<()> {
+    let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[][..], if path.is_empty() { b".".as_slice() } else { path }),
+    };
+    let dir = open_dir_below(root, dir)?;
+    let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let mtime = rustix::fs::Timespec { tv_sec: secs, tv_nsec: nanos.into() };
+    let times = rustix::fs::Timestamps { last_access: omit, last_modification: mtime };
+    Ok(rustix::fs::utimensat(&dir, name, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
 fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

@@ -68,7 +68,8 @@ impl BuildWorker<'_> {
 
     /// Unpacks all layers of `root`; the directories, lowest first.
     fn unpack(&self, root: &Root) -> Result<Vec<PathBuf>, Error> {
-        layer::unpack_all(self.store, &root.layers(), self.options.threads).map_err(|e| store_error(&e))
+        let unpacked = layer::unpack_all(self.store, &root.layers(), self.options.threads);
+        unpacked.map(|lowerdirs| lowerdirs.paths).map_err(|e| store_error(&e))
     }
 
     fn script_target(&self, op: &RunOp) -> Option<Vec<u8>> {

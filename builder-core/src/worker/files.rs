@@ -135,7 +135,7 @@ impl<'w> Files<'w> {
         }
         match &self.sources[source] {
             Bytes::Context(context) => {
-                context.open(path).map(FileReader::Host).map_err(|error| Error::from_source(ErrorKind::Context, &error))
+                context.open_at(path).map(FileReader::Host).map_err(|error| Error::from_source(ErrorKind::Context, &error))
             }
             Bytes::Inline(bytes) => Ok(FileReader::Memory(Cursor::new(bytes.clone()))),
             Bytes::Root(root) => {

@@ -75,6 +75,16 @@ impl<W: Write> std::fmt::Debug for Codec<W> {
     }
 }
 
+/// The level that a compression means: its own, or the codec's default here.
+pub(crate) fn effective_level(compression: Compression) -> u8 {
+    let default = match compression.kind {
+        CompressionKind::Gzip => GZIP_LEVEL,
+        CompressionKind::Zstd => ZSTD_LEVEL,
+        CompressionKind::Uncompressed => 0,
+    };
+    compression.level.unwrap_or(default)
+}
+
 impl<W: Write> Pipeline<W> {
     /// Compresses into `sink`, with up to `threads` workers (0 counts as 1). A level that the codec does not have is an
     /// error.

@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn broken_records_are_errors() {
         for bad in [
-            &b"5 a=\n"[..],
+            &b"4 a=\n"[..],
             b"6 a=b",
             b"7 a=b\n",
             b"x a=b\n",
