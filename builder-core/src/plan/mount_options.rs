@@ -129,8 +129,12 @@ impl Options {
             match value {
                 Some(value) => {
                     let place = Word { text: value.to_owned(), span: field.value_span(value) };
-                    let value = expander.word(&place, scope)?;
-                    options.set(&field, value)?;
+                    let expanded = expander.word(&place, scope)?;
+                    // Written empty, it is the build context; a variable that is empty by mistake must not be.
+                    if field.key == "from" && expanded.is_empty() && !value.is_empty() {
+                        return Err(field.invalid("", "name a stage, a context or an image"));
+                    }
+                    options.set(&field, expanded)?;
                 }
                 None => options.set_bare(&field)?,
             }
