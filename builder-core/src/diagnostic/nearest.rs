@@ -1,8 +1,9 @@
 //! Did-you-mean: the candidate with the smallest edit distance, if that is small enough to be a slip of the finger.
 
 /// Returns the candidate that `word` is most likely a misspelling of, ignoring case: at most one edit away for words of
-/// up to two characters, two for words of up to eight, three for longer ones. An edit is an insertion, a deletion, a
-/// substitution or a swap of neighbours. Of several equally near, the first wins; `None` if all are too far.
+/// up to two characters, two for words of up to eight, three for longer ones, and at least half of it right. An edit is
+/// an insertion, a deletion, a substitution or a swap of neighbours. Of several equally near, the first wins; `None` if
+/// all are too far.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = fold(word);
     let limit = match word.len() {
@@ -11,8 +12,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         _ => 3,
     };
     let near = candidates.into_iter().map(|candidate| (distance(&word, &fold(candidate)), candidate));
-    // Replacing every character is a guess, not a correction.
-    let near = near.filter(|&(edits, candidate)| edits <= limit && edits < candidate.chars().count().max(word.len()));
+    // Replacing most characters is a guess, not a correction.
+    let near =
+        near.filter(|&(edits, candidate)| edits <= limit && edits * 2 <= candidate.chars().count().max(word.len()));
     near.min_by_key(|&(edits, _)| edits).map(|(_, candidate)| candidate)
 }
 

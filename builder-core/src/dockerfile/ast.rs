@@ -36,7 +36,8 @@ pub struct Instruction {
     /// The whole instruction on one line as BuildKit keeps it for the history: keyword as written, flags, the rest,
     /// continuations joined, heredoc bodies not included.
     pub original: String,
-    /// The comment lines directly above, without `#`, if any.
+    /// The comment lines above, without `#`: all since the last instruction, or since the last empty comment, blank
+    /// lines or not.
     pub comments: Vec<String>,
     /// What it says.
     pub kind: InstructionKind,

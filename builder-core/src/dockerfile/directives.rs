@@ -44,7 +44,8 @@ impl Directives {
         if self.closed {
             return false;
         }
-        let directive = split(content, start).filter(|(name, _)| ["escape", "syntax", "check"].contains(&name.as_str()));
+        let directive =
+            split(content, start).filter(|(name, _)| ["escape", "syntax", "check"].contains(&name.as_str()));
         let Some((name, value)) = directive else {
             self.closed = true;
             return false;
@@ -108,7 +109,8 @@ fn split(content: &str, start: usize) -> Option<(String, Word)> {
     let rest = content.strip_prefix('#')?.trim_start();
     let (name, value) = rest.split_once('=')?;
     let name = name.trim_end_matches(is_blank);
-    let valid = name.starts_with(|char: char| char.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric());
+    let valid =
+        name.starts_with(|char: char| char.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric());
     let from = value.trim_start_matches(is_blank);
     let text = from.trim_end_matches(is_blank);
     if !valid || text.is_empty() {
@@ -133,7 +135,9 @@ fn check_syntax(value: &Word) -> Option<Diagnostic> {
     let error = Diagnostic::error("foreign-syntax", format!("{image:?} is a frontend that this builder does not run"));
     let error = error.at(value.span);
     let error = error
-        .with_note("the Dockerfile language is built in; \"docker/dockerfile\" of any version is accepted and not pulled")
+        .with_note(
+            "the Dockerfile language is built in; \"docker/dockerfile\" of any version is accepted and not pulled",
+        )
         .with_hint("remove the line if the file is a plain Dockerfile");
     Some(error)
 }

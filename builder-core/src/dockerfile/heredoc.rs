@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use crate::diagnostic::Diagnostic;
 
+use super::Heredoc;
 use super::expand::{Lexer, Options};
 use super::lines::{Joined, Lines};
-use super::Heredoc;
 
 /// `<<NAME` in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +59,18 @@ fn quotes(text: &str) -> usize {
     text.matches(['\'', '"']).count()
 }
 
-/// Reads the bodies of all markers of `line` from the lines below it. Also returns the last line read and the offset
-/// behind it, or an error if a body does not end.
-pub(super) fn read(
-    line: &Joined,
-    lines: &mut Lines<'_>,
-) -> Result<(Vec<Heredoc>, Option<(usize, usize)>), Diagnostic> {
-    let mut heredocs = vec![];
-    let mut last = None;
+/// The heredocs of a line.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    /// Them, in order.
+    pub(super) heredocs: Vec<Heredoc>,
+    /// Number of the line that ends the last one, and the offset behind it without its line break.
+    pub(super) last: Option<(usize, usize)>,
+}
+
+/// Reads the bodies of all markers of `line` from the lines below it. It is an error if one does not end.
+pub(super) fn read(line: &Joined, lines: &mut Lines<'_>) -> Result<Bodies, Diagnostic> {
+    let mut bodies = Bodies::default();
     for (marker, range) in markers(line.text()) {
         let below = lines.rest();
         let mut raw = String::new();
@@ -82,12 +86,12 @@ pub(super) fn read(
         if end.is_none() {
             return Err(unterminated(line, &marker, range, below));
         }
-        last = end;
+        bodies.last = end;
         let content = if marker.chomp { chomped(&raw) } else { raw.clone() };
         let Marker { name, fd, expand, chomp } = marker;
-        heredocs.push(Heredoc { name, fd, expand, chomp, content, raw, span: line.span(range) });
+        bodies.heredocs.push(Heredoc { name, fd, expand, chomp, content, raw, span: line.span(range) });
     }
-    Ok((heredocs, last))
+    Ok(bodies)
 }
 
 fn chomped(raw: &str) -> String {

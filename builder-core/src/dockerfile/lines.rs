@@ -77,11 +77,6 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// A text that is its own source.
-    pub(super) fn whole(text: &str) -> Self {
-        Self { text: text.to_owned(), pieces: vec![(0, 0)] }
-    }
-
     fn push(&mut self, text: &str, source: usize) {
         // A piece without text still says where the text is, if it is the first.
         if !text.is_empty() || self.pieces.is_empty() {

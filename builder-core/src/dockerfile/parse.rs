@@ -4,10 +4,11 @@
 use crate::diagnostic::{Diagnostic, Span};
 
 use super::directives::{self, Directives};
+use super::heredoc::{self, Bodies};
 use super::instructions::{self, Context};
-use super::lines::{Joined, Lines, next_logical};
+use super::lines::{Joined, Lines, LogicalLine, next_logical};
 use super::statement::Statement;
-use super::{Dockerfile, Heredoc, Instruction, InstructionKind, heredoc};
+use super::{Dockerfile, Heredoc, Instruction, InstructionKind};
 
 /// A Dockerfile and what is to be said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Dockerfile {
             previous_unknown = is_unknown.then_some(last_line);
         }
         let Scanned { directives, mut diagnostics, .. } = scanned;
-        diagnostics.extend(check_end(text, &instructions).filter(|_| !after_error));
+        diagnostics.extend(check_end(&instructions).filter(|_| !after_error));
         diagnostics.sort_by_key(|diagnostic| diagnostic.primary.as_ref().map(|label| label.span.start));
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(diagnostics);
@@ -115,11 +116,11 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    fn parse(logical: super::lines::LogicalLine, lines: &mut Lines<'_>, escape: char) -> Result<Self, Diagnostic> {
+    fn parse(logical: LogicalLine, lines: &mut Lines<'_>, escape: char) -> Result<Self, Diagnostic> {
         let statement = Statement::parse(&logical.joined, escape)?;
-        let (heredocs, last) = match statement.may_have_heredocs() {
+        let Bodies { heredocs, last } = match statement.may_have_heredocs() {
             true => heredoc::read(&logical.joined, lines)?,
-            false => (vec![], None),
+            false => Bodies::default(),
         };
         let (last_line, end) = last.unwrap_or((logical.lines.1, logical.end));
         let lines = (logical.lines.0, last_line);
@@ -161,7 +162,6 @@ fn empty_continuation(joined: &Joined, empty_lines: &[Span]) -> Option<Diagnosti
     let first = empty_lines.first()?;
     let mut warning = Diagnostic::warning("no-empty-continuation", "an empty line inside an instruction")
         .labelled(*first, "the instruction goes on below")
-        .with_note("other builders announce that this becomes an error")
         .with_hint("remove the empty line, or make it a comment: \"#\"")
         .with_url("https://docs.docker.com/go/dockerfile/rule/no-empty-continuation/");
     let keyword = joined.text().split_whitespace().next().unwrap_or_default();
@@ -187,13 +187,11 @@ fn check_stage(before: &[Instruction], instruction: &Instruction) -> Option<Diag
     }
 }
 
-fn check_end(text: &str, instructions: &[Instruction]) -> Option<Diagnostic> {
+fn check_end(instructions: &[Instruction]) -> Option<Diagnostic> {
     let is_arg = |instruction: &Instruction| matches!(instruction.kind, InstructionKind::Arg(_));
     if instructions.is_empty() {
-        let span = Span::new(text.len(), text.len());
-        return Some(
-            Diagnostic::error("empty-dockerfile", "the Dockerfile has no instructions").at(span).with_hint("write FROM image"),
-        );
+        let error = Diagnostic::error("empty-dockerfile", "the Dockerfile has no instructions");
+        return Some(error.at(Span::default()).with_hint("begin with FROM image"));
     }
     let last = instructions.last().filter(|_| instructions.iter().all(is_arg))?;
     Some(
@@ -211,7 +209,10 @@ fn explain_unknown(error: Diagnostic, is_unknown: bool, before: &[Instruction], 
     };
     let is_command = matches!(
         above.kind,
-        InstructionKind::Run(_) | InstructionKind::Cmd(_) | InstructionKind::Entrypoint(_) | InstructionKind::Onbuild { .. }
+        InstructionKind::Run(_)
+            | InstructionKind::Cmd(_)
+            | InstructionKind::Entrypoint(_)
+            | InstructionKind::Onbuild { .. }
     );
     if above.original.contains("<<") && is_command {
         return error

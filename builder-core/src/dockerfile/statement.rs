@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use super::flags::{self, Flag};
 use super::json::{self, Json};
 use super::lines::Joined;
-use super::{KeyValue, Word, words};
+use super::{ArgDeclaration, KeyValue, Word, words};
 
 /// How many instructions may stand in one line; two make `ONBUILD RUN`, a third is always wrong.
 const MAX_NESTING: usize = 3;
@@ -96,8 +96,10 @@ pub(super) enum Arguments {
     Json(Vec<Word>),
     /// `ENV` and `LABEL`.
     Pairs(Vec<KeyValue>),
+    /// `ARG`
+    Declarations(Vec<ArgDeclaration>),
     /// `HEALTHCHECK`: the first word, and what follows as [`Self::None`], [`Self::Text`] or [`Self::Json`].
-    Typed(Word, Box<Arguments>),
+    Typed(Word, Box<Self>),
     /// `ONBUILD`
     Statement(Box<Statement>),
     /// Those of a word that is no keyword.
@@ -156,7 +158,7 @@ impl Splitter<'_> {
             Some(Keyword::Onbuild) => {
                 // White space at the end belongs to the trigger as it is stored.
                 Arguments::Statement(Box::new(self.statement(rest.start..range.end, nesting + 1)?))
-            },
+            }
             Some(keyword) => self.arguments(keyword, &word, rest)?,
         };
         let raw = self.text()[trimmed.start..range.end].to_owned();
@@ -166,15 +168,18 @@ impl Splitter<'_> {
     /// Reads arguments that are not empty.
     fn arguments(&self, keyword: Keyword, word: &Word, rest: Range<usize>) -> Result<Arguments, Diagnostic> {
         match keyword {
-            Keyword::Run | Keyword::Cmd | Keyword::Entrypoint | Keyword::Shell => self.json_or(rest, |rest| {
-                Arguments::Text(self.joined.word(rest))
-            }),
+            Keyword::Run | Keyword::Cmd | Keyword::Entrypoint | Keyword::Shell => {
+                self.json_or(rest, |rest| Arguments::Text(self.joined.word(rest)))
+            }
             Keyword::Add | Keyword::Copy | Keyword::Volume => self.json_or(rest, |rest| self.split(rest)),
             Keyword::From | Keyword::Expose => Ok(self.split(rest)),
             Keyword::User | Keyword::Workdir | Keyword::StopSignal | Keyword::Maintainer | Keyword::Onbuild => {
                 Ok(Arguments::Text(self.joined.word(rest)))
             }
-            Keyword::Arg => Ok(self.words(words::split_quoted(self.text(), rest, self.escape))),
+            Keyword::Arg => {
+                let found = words::split_quoted(self.text(), rest, self.escape);
+                Ok(Arguments::Declarations(found.into_iter().map(|word| self.declaration(word)).collect()))
+            }
             Keyword::Env | Keyword::Label => self.pairs(word, rest),
             Keyword::Healthcheck => self.healthcheck(rest),
         }
@@ -233,6 +238,18 @@ impl Splitter<'_> {
         pairs.collect::<Result<_, _>>().map(Arguments::Pairs)
     }
 
+    /// Splits `NAME=value` at the equals sign, if there is one.
+    fn declaration(&self, word: Range<usize>) -> ArgDeclaration {
+        match self.text()[word.clone()].find('=') {
+            None => ArgDeclaration { name: self.joined.word(word), default: None },
+            Some(length) => {
+                let equals = word.start + length;
+                let (name, default) = (self.joined.word(word.start..equals), self.joined.word(equals + 1..word.end));
+                ArgDeclaration { name, default: Some(default) }
+            }
+        }
+    }
+
     fn legacy_pair(&self, keyword: &Word, rest: Range<usize>) -> Result<KeyValue, Diagnostic> {
         let (key, value) = words::split_first(self.text(), rest);
         let key = self.joined.word(key);
@@ -246,15 +263,14 @@ impl Splitter<'_> {
     }
 
     fn pair(&self, word: Range<usize>, keyword: Span) -> Result<KeyValue, Diagnostic> {
-        let text = &self.text()[word.clone()];
-        let Some(equals) = text.find('=') else {
-            return Err(Diagnostic::error("missing-equals", format!("{text:?} is not of the form name=value"))
-                .at(self.joined.span(word))
-                .with_secondary(keyword, "takes name=value pairs")
-                .with_hint("put a value with blanks in quotes: name=\"one two\""));
-        };
-        let equals = word.start + equals;
-        let (key, value) = (self.joined.word(word.start..equals), self.joined.word(equals + 1..word.end));
-        Ok(KeyValue { key, value, legacy: false })
+        match self.declaration(word) {
+            ArgDeclaration { name: key, default: Some(value) } => Ok(KeyValue { key, value, legacy: false }),
+            ArgDeclaration { name: word, default: None } => {
+                let message = format!("{:?} is not of the form name=value", word.text);
+                let error = Diagnostic::error("missing-equals", message).at(word.span);
+                let error = error.with_secondary(keyword, "takes name=value pairs");
+                Err(error.with_hint("put a value with blanks in quotes: name=\"one two\""))
+            }
+        }
     }
 }

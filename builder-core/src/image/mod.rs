@@ -30,3 +30,6 @@ pub(crate) use media_type::{is_config, is_index, is_layer, is_manifest, layer_co
 pub(crate) use source::{CopiedImage, ImageSource, SourceError};
 pub(crate) use timestamp::rfc3339;
 pub(crate) use validate::{ValidateError, validate};
+
+#[cfg(test)]
+pub(crate) mod tests;

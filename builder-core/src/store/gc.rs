@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use self::survey::{Item, References, Survey};
-use super::error::{Error, Result};
-use super::lock::{self, After, FileLock};
+use super::error::Result;
+use super::lock::{After, FileLock, StandingLock};
 use super::unpacked::lock_path;
 use super::usage::measure;
 use super::{Removed, Store, remove_tree, session};
@@ -103,8 +103,7 @@ impl Store {
     }
 
     fn collect(&self, choose: impl FnOnce(Survey) -> Vec<Victim>) -> Result<PruneReport> {
-        let gc = lock::open(&session::gc_lock_path(self.path()))?;
-        gc.lock().map_err(Error::io("lock", session::gc_lock_path(self.path())))?;
+        let gc = StandingLock::exclusive(&session::gc_lock_path(self.path()))?;
         let dead = session::dead_sessions(self.path())?;
         let pins = session::live_pins(self.path())?;
         self.remove_stale_locks(&pins);
@@ -114,14 +113,14 @@ impl Store {
         drop(gc);
         let removed = dead.into_iter().map(session::DeadSession::remove);
         let removed = removed.chain(trash.iter().map(|path| remove_tree(path))).fold(Removed::default(), Removed::and);
-        report.freed_bytes = removed.bytes;
+        report.freed_bytes += removed.bytes;
         report.left = removed.left;
         Ok(report)
     }
 
     /// Takes one thing out of place; `None` when someone just works on it or it may not be moved.
     fn condemn(&self, victim: &Victim, report: &mut PruneReport) -> Option<PathBuf> {
-        let _lock = match victim.sort {
+        let lock = match victim.sort {
             Sort::Unpacked | Sort::Mount => {
                 Some(FileLock::try_take(&lock_path(&victim.path), After::Remove).ok().flatten()?)
             }
@@ -129,6 +128,9 @@ impl Store {
         };
         let trash = self.temp_path();
         fs::rename(&victim.path, &trash).ok()?;
+        if lock.is_some() {
+            report.freed_bytes += measure(&lock_path(&victim.path));
+        }
         *match victim.sort {
             Sort::Blob => &mut report.blobs,
             Sort::Tree => &mut report.trees,
@@ -214,7 +216,7 @@ fn choose_for(mut survey: Survey, excess: u64) -> Vec<Victim> {
     let leaves = [(Sort::Record, survey.records), (Sort::Mount, survey.mounts), (Sort::StatCache, survey.stat_caches)];
     let leaves = leaves.into_iter().flat_map(|(sort, items)| items.into_iter().map(move |item| (sort, item)));
     let mut leaves: Vec<_> = leaves.filter(|(_, item)| !item.pinned).collect();
-    leaves.sort_by(|a, b| a.1.used.cmp(&b.1.used));
+    leaves.sort_by_key(|(_, item)| item.used);
     let root = survey.root;
     for (sort, mut item) in leaves {
         if enough {
@@ -228,4 +230,3 @@ fn choose_for(mut survey: Survey, excess: u64) -> Vec<Victim> {
     }
     victims
 }
-

@@ -86,12 +86,59 @@ impl FileLock {
 }
 
 impl Drop for FileLock {
+    /// Removes the file first: whoever takes the lock afterwards must find it gone.
     fn drop(&mut self) {
         if self.after == After::Remove {
             // A file that cannot be removed is a leftover that the next sweep looks at, not a failure.
             fs::remove_file(&self.path).ok();
         }
+        unlock(&self.file);
     }
+}
+
+/// A lock on a file that is never removed, shared or exclusive, held until dropped.
+///
+/// Each holder has an open file of its own: locks of one are not counted, the first thread to let go would do so for
+/// all.
+#[derive(Debug)]
+pub(super) struct StandingLock(File);
+
+impl StandingLock {
+    /// Waits for an exclusive lock.
+    pub(super) fn exclusive(path: &Path) -> Result<Self> {
+        let file = open(path)?;
+        file.lock().map_err(Error::io("lock", path))?;
+        Ok(Self(file))
+    }
+
+    /// Takes an exclusive lock, or returns `None` when someone else holds any.
+    pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", path)(source)),
+        }
+    }
+
+    /// Waits until nobody holds an exclusive lock.
+    pub(super) fn shared(path: &Path) -> Result<Self> {
+        let file = open(path)?;
+        file.lock_shared().map_err(Error::io("lock", path))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for StandingLock {
+    fn drop(&mut self) {
+        unlock(&self.0);
+    }
+}
+
+/// Lets a lock go. Closing is not enough: a process cloned meanwhile holds the same open file until it executes.
+pub(super) fn unlock(file: &File) {
+    // It only fails for what is no open file.
+    file.unlock().ok();
 }
 
 /// Opens a lock file for reading and writing, made when missing.

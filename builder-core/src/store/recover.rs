@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::lock::{self, After, FileLock};
+use super::lock::{After, FileLock, StandingLock};
 use super::unpacked::lock_path;
 use super::{Store, blob, remove_tree, session};
 use crate::digest::{Digest, HashingWriter};
@@ -38,8 +38,7 @@ impl Store {
         if opened_before() {
             return Ok(());
         }
-        let gc = lock::open(&session::gc_lock_path(self.path()))?;
-        gc.lock().map_err(Error::io("lock", session::gc_lock_path(self.path())))?;
+        let _gc = StandingLock::exclusive(&session::gc_lock_path(self.path()))?;
         if opened_before() {
             return Ok(());
         }

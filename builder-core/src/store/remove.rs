@@ -1,6 +1,7 @@
 //! Removal of whole trees that steps left: directories without any permission, foreign owners, any depth.
 //!
-//! Works below directory handles and never follows a symbolic link. What cannot be removed (files of subordinate ids,
+//! Works below directory handles, never follows a symbolic link and never crosses a mount: a bind mount that a killed
+//! build left in a rootfs may lead to the user's own files. What cannot be removed (files of subordinate ids,
 //! seen from outside the namespace that maps them) is left alone and told, not an error: the next run that may remove
 //! it does.
 
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// Directory handles held at once; deeper directories are moved up first.
@@ -109,12 +110,12 @@ impl Job {
 /// Opens a directory for reading and removing, after giving its owner all permissions when it has to.
 fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+    let fd = match open_same_mount(parent, name, flags) {
         Err(Errno::ACCESS) => {
             // fchmod refuses O_PATH handles and chmod by name follows links; the magic link names this very inode.
-            let handle = rustix::fs::openat(parent, name, flags | OFlags::PATH, Mode::empty()).ok()?;
+            let handle = open_same_mount(parent, name, flags | OFlags::PATH).ok()?;
             rustix::fs::chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::RWXU).ok()?;
-            rustix::fs::openat(parent, name, flags, Mode::empty()).ok()?
+            open_same_mount(parent, name, flags).ok()?
         }
         other => other.ok()?,
     };
@@ -124,6 +125,20 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Option<OwnedFd> {
         rustix::fs::fchmod(&fd, Mode::RWXU).ok();
     }
     Some(fd)
+}
+
+/// Opens `name` unless something is mounted there.
+fn open_same_mount(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+        // Before Linux 5.6, or refused by a seccomp filter that does not know it.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            let same = rustix::fs::fstat(&fd)?.st_dev == rustix::fs::fstat(parent)?.st_dev;
+            if same { Ok(fd) } else { Err(Errno::XDEV) }
+        }
+        result => result,
+    }
 }
 
 /// Bytes of the blocks that an inode occupies.

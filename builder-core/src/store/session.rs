@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
 use super::error::{Error, Result};
-use super::lock;
+use super::lock::{StandingLock, unlock};
 use super::remove::{Removed, remove_tree};
 use crate::digest::{CacheKey, DiffId, Digest};
 
@@ -150,12 +150,9 @@ impl Session {
 
     /// Removes what dead sessions left, if nobody else is choosing right now.
     pub(super) fn sweep(&self) -> Result<Removed> {
-        let gc = lock::open(&gc_lock_path(&self.root))?;
-        match gc.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Removed::default()),
-            Err(TryLockError::Error(source)) => return Err(Error::io("lock", gc_lock_path(&self.root))(source)),
-        }
+        let Some(gc) = StandingLock::try_exclusive(&gc_lock_path(&self.root))? else {
+            return Ok(Removed::default());
+        };
         let dead = dead_sessions(&self.root)?;
         drop(gc);
         Ok(dead.into_iter().map(DeadSession::remove).fold(Removed::default(), Removed::and))
@@ -165,6 +162,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         remove_tree(&self.dir);
+        unlock(&self.file);
     }
 }
 
@@ -195,12 +193,8 @@ pub(super) fn gc_lock_path(root: &Path) -> PathBuf {
 }
 
 /// Waits until no gc is choosing, and keeps the next one waiting while the handle lives.
-fn shared_gc_lock(root: &Path) -> Result<File> {
-    let path = gc_lock_path(root);
-    // A handle of its own: locks of one open file are not counted, the first thread to finish would drop it for all.
-    let file = lock::open(&path)?;
-    file.lock_shared().map_err(Error::io("lock", path))?;
-    Ok(file)
+fn shared_gc_lock(root: &Path) -> Result<StandingLock> {
+    StandingLock::shared(&gc_lock_path(root))
 }
 
 /// The sessions in `tmp/`. To be called under the exclusive gc lock.

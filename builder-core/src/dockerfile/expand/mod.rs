@@ -94,20 +94,19 @@ impl ExpandError {
     pub fn diagnostic(&self, word: &Word) -> Diagnostic {
         // Offsets in the word are offsets in the source only if no continuation line or escape was taken out of it.
         let exact = word.span.end - word.span.start == word.text.len() && self.at.end <= word.text.len();
-        let span = if exact {
-            Span::new(word.span.start + self.at.start, word.span.start + self.at.end)
-        } else {
-            word.span
-        };
+        let span =
+            if exact { Span::new(word.span.start + self.at.start, word.span.start + self.at.end) } else { word.span };
         let diagnostic = Diagnostic::error("expansion", self.kind.to_string()).at(span);
         match &self.kind {
-            ExpandErrorKind::UnclosedQuote(quote) => {
-                diagnostic.with_hint(format!("close it, or write it as a plain character: \\{quote}"))
+            ExpandErrorKind::UnclosedQuote(_) => {
+                diagnostic.with_hint("close it, or put the escape character before it if it is meant as it stands")
             }
             ExpandErrorKind::UnsupportedOperator(_) => diagnostic
                 .with_note("operators are :- - :+ + :? ? # ## % %% / and //")
                 .with_hint("compute the value in a RUN step, where the shell has all of its operators"),
-            ExpandErrorKind::MissingName => diagnostic.with_hint("write \"\\$\" for a plain dollar sign"),
+            ExpandErrorKind::MissingName => {
+                diagnostic.with_hint("put the escape character before a dollar sign that is meant as it stands")
+            }
             ExpandErrorKind::Required { name, .. } => {
                 diagnostic.with_hint(format!("set it: --build-arg {name}=…, or ARG {name}=… or ENV {name}=… above"))
             }

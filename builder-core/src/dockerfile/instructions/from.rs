@@ -52,9 +52,9 @@ fn arity(statement: &Statement, words: &[Word]) -> Diagnostic {
             error.labelled(keyword.span, "no name behind it").with_hint(format!("write FROM {} AS name", image.text))
         }
         [image, name] => error.at(name.span).with_hint(format!("write FROM {} AS {}", image.text, name.text)),
-        [image, keyword, name, surplus, ..] if keyword.text.eq_ignore_ascii_case("as") => error
-            .labelled(surplus.span, "too much")
-            .with_hint(format!("write FROM {} AS {}", image.text, name.text)),
+        [image, keyword, name, surplus, ..] if keyword.text.eq_ignore_ascii_case("as") => {
+            error.labelled(surplus.span, "too much").with_hint(format!("write FROM {} AS {}", image.text, name.text))
+        }
         [image, rest @ ..] => {
             let span = rest.iter().fold(rest[0].span, |span, word| span.to(word.span));
             error.at(span).with_hint(format!("write FROM {} AS name", image.text))

@@ -24,7 +24,8 @@ pub(super) fn build(statement: &Statement, warnings: &mut Vec<Diagnostic>) -> Re
         "CMD" => {
             let flags = check_flags(statement, FLAGS)?;
             let command = command(statement, arguments, warnings);
-            if matches!(&command, Command::Exec(words) if words.is_empty()) || command == Command::Shell(String::new()) {
+            if matches!(&command, Command::Exec(words) if words.is_empty()) || command == Command::Shell(String::new())
+            {
                 return Err(Diagnostic::error("missing-argument", "HEALTHCHECK CMD needs a command").at(kind.span));
             }
             Ok(Healthcheck::Cmd {
@@ -37,6 +38,8 @@ pub(super) fn build(statement: &Statement, warnings: &mut Vec<Diagnostic>) -> Re
             })
         }
         _ => {
+            // First, because a flag without its equals sign leaves its value here.
+            check_flags(statement, FLAGS)?;
             let error = Diagnostic::error("healthcheck-type", format!("HEALTHCHECK has no form {:?}", kind.text));
             let near = nearest(&kind.text, ["CMD", "NONE"]);
             let hint = match near {

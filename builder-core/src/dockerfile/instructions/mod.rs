@@ -29,10 +29,7 @@ pub(super) fn build(
     context: &mut Context<'_>,
 ) -> Result<Instruction, Diagnostic> {
     let Some(keyword) = statement.keyword else { return Err(unknown(statement)) };
-    let kind = match keyword {
-        Keyword::Onbuild => onbuild(statement, heredocs, context)?,
-        keyword => simple(keyword, statement, heredocs, context)?,
-    };
+    let kind = build_kind(keyword, statement, heredocs, context)?;
     Ok(Instruction {
         span: Span::new(statement.word.span.start, context.end),
         keyword: statement.word.span,
@@ -43,38 +40,37 @@ pub(super) fn build(
     })
 }
 
-fn simple(
+fn build_kind(
     keyword: Keyword,
     statement: &Statement,
     heredocs: Vec<Heredoc>,
     context: &mut Context<'_>,
 ) -> Result<InstructionKind, Diagnostic> {
-    let without_flags = || check_flags(statement, &[]);
+    let has_flags =
+        matches!(keyword, Keyword::From | Keyword::Run | Keyword::Copy | Keyword::Add | Keyword::Healthcheck);
+    if !has_flags {
+        check_flags(statement, &[])?;
+    }
+    let warnings = &mut *context.warnings;
     Ok(match keyword {
-        Keyword::From => from::build(statement, context.warnings)?,
-        Keyword::Run => InstructionKind::Run(run::build(statement, heredocs, context.warnings)?),
-        Keyword::Copy => InstructionKind::Copy(transfer::build(statement, heredocs, transfer::COPY, context.warnings)?),
-        Keyword::Add => InstructionKind::Add(transfer::build(statement, heredocs, transfer::ADD, context.warnings)?),
-        Keyword::Healthcheck => InstructionKind::Healthcheck(healthcheck::build(statement, context.warnings)?),
-        keyword => {
-            without_flags()?;
-            match keyword {
-                Keyword::Env => InstructionKind::Env(pairs(statement)?),
-                Keyword::Label => InstructionKind::Label(pairs(statement)?),
-                Keyword::Arg => InstructionKind::Arg(declarations(statement)?),
-                Keyword::Workdir => InstructionKind::Workdir(text(statement)?),
-                Keyword::User => InstructionKind::User(text(statement)?),
-                Keyword::StopSignal => InstructionKind::StopSignal(text(statement)?),
-                Keyword::Shell => InstructionKind::Shell(shell(statement)?),
-                Keyword::Cmd => InstructionKind::Cmd(command(statement, &statement.arguments, context.warnings)),
-                Keyword::Entrypoint => {
-                    InstructionKind::Entrypoint(command(statement, &statement.arguments, context.warnings))
-                }
-                Keyword::Expose => InstructionKind::Expose(words(statement)?.to_vec()),
-                Keyword::Volume => InstructionKind::Volume(volumes(statement, context.warnings)?),
-                _ => InstructionKind::Maintainer(text(statement)?),
-            }
-        }
+        Keyword::Onbuild => onbuild(statement, heredocs, context)?,
+        Keyword::From => from::build(statement, warnings)?,
+        Keyword::Run => InstructionKind::Run(run::build(statement, heredocs, warnings)?),
+        Keyword::Copy => InstructionKind::Copy(transfer::build(statement, heredocs, transfer::COPY, warnings)?),
+        Keyword::Add => InstructionKind::Add(transfer::build(statement, heredocs, transfer::ADD, warnings)?),
+        Keyword::Healthcheck => InstructionKind::Healthcheck(healthcheck::build(statement, warnings)?),
+        Keyword::Env => InstructionKind::Env(pairs(statement)?),
+        Keyword::Label => InstructionKind::Label(pairs(statement)?),
+        Keyword::Arg => InstructionKind::Arg(declarations(statement)?),
+        Keyword::Workdir => InstructionKind::Workdir(text(statement)?),
+        Keyword::User => InstructionKind::User(text(statement)?),
+        Keyword::StopSignal => InstructionKind::StopSignal(text(statement)?),
+        Keyword::Maintainer => InstructionKind::Maintainer(text(statement)?),
+        Keyword::Shell => InstructionKind::Shell(shell(statement)?),
+        Keyword::Cmd => InstructionKind::Cmd(command(statement, &statement.arguments, warnings)),
+        Keyword::Entrypoint => InstructionKind::Entrypoint(command(statement, &statement.arguments, warnings)),
+        Keyword::Expose => InstructionKind::Expose(words(statement)?.to_vec()),
+        Keyword::Volume => InstructionKind::Volume(volumes(statement, warnings)?),
     })
 }
 
@@ -83,7 +79,6 @@ fn onbuild(
     heredocs: Vec<Heredoc>,
     context: &mut Context<'_>,
 ) -> Result<InstructionKind, Diagnostic> {
-    check_flags(statement, &[])?;
     let Arguments::Statement(inner) = &statement.arguments else { return Err(missing_argument(statement)) };
     check_trigger(inner)?;
     let mut trigger = inner.raw.clone();
@@ -113,7 +108,9 @@ fn unknown(statement: &Statement) -> Diagnostic {
     let word = &statement.word;
     if word.text.is_empty() {
         let message = "a continuation line that no instruction begins";
-        return Diagnostic::error("unknown-instruction", message).at(word.span).with_hint("remove the escape character");
+        return Diagnostic::error("unknown-instruction", message)
+            .at(word.span)
+            .with_hint("remove the escape character");
     }
     let message = format!("{:?} is not an instruction", word.text);
     let error = Diagnostic::error("unknown-instruction", message).at(word.span);
@@ -190,25 +187,15 @@ fn blank_name(statement: &Statement, key: &Word) -> Diagnostic {
 }
 
 fn declarations(statement: &Statement) -> Result<Vec<ArgDeclaration>, Diagnostic> {
-    let declare = |word: &Word| {
-        let Some((name, default)) = word.text.split_once('=') else {
-            return Ok(ArgDeclaration { name: word.clone(), default: None });
-        };
-        let (name, default) = split_word(word, name, default);
-        match name.text.is_empty() {
-            true => Err(blank_name(statement, &name)),
-            false => Ok(ArgDeclaration { name, default: Some(default) }),
+    match &statement.arguments {
+        Arguments::Declarations(found) if !found.is_empty() => {
+            match found.iter().find(|arg| arg.name.text.is_empty()) {
+                Some(arg) => Err(blank_name(statement, &arg.name)),
+                None => Ok(found.clone()),
+            }
         }
-    };
-    words(statement)?.iter().map(declare).collect()
-}
-
-/// Splits `name=value`. A word over several lines cannot be split exactly by its text; its name stands in the first.
-fn split_word(word: &Word, name: &str, value: &str) -> (Word, Word) {
-    let start = word.span.start;
-    let behind = (start + name.len() + 1).min(word.span.end);
-    let name = Word { text: name.to_owned(), span: Span::new(start, start + name.len()) };
-    (name, Word { text: value.to_owned(), span: Span::new(behind, word.span.end) })
+        _ => Err(missing_argument(statement)),
+    }
 }
 
 fn shell(statement: &Statement) -> Result<Vec<String>, Diagnostic> {
@@ -217,7 +204,8 @@ fn shell(statement: &Statement) -> Result<Vec<String>, Diagnostic> {
         Arguments::Text(word) => {
             let list: Vec<String> = word.text.split_whitespace().map(|part| format!("{part:?}")).collect();
             let is_list = word.text.starts_with('[');
-            let error = Diagnostic::error("shell-not-json", "SHELL takes its arguments in JSON form only").at(word.span);
+            let error =
+                Diagnostic::error("shell-not-json", "SHELL takes its arguments in JSON form only").at(word.span);
             Err(match is_list {
                 true => error.with_hint("write a list of strings in double quotes: SHELL [\"/bin/sh\", \"-c\"]"),
                 false => error.with_hint(format!("write SHELL [{}]", list.join(", "))),
@@ -256,12 +244,16 @@ fn texts(words: &[Word]) -> Vec<String> {
 /// `[ -f x ]` is a command, so only a quote right behind the bracket counts.
 fn warn_of_broken_json(statement: &Statement, word: Option<&Word>, warnings: &mut Vec<Diagnostic>) {
     let is_json = matches!(statement.arguments, Arguments::Json(_));
-    let Some(word) = word.filter(|word| !is_json && (word.text.starts_with("[\"") || word.text.starts_with("['"))) else {
+    let Some(word) = word.filter(|word| !is_json && (word.text.starts_with("[\"") || word.text.starts_with("['")))
+    else {
         return;
     };
-    let warning = Diagnostic::warning("broken-json-form", format!("the arguments of {} are not valid JSON", statement.name()))
-        .at(word.span)
-        .with_note("they are taken as plain text, brackets and quotes included")
-        .with_hint("use double quotes, commas between the strings, none behind the last, and \"\\\\\" for a backslash");
+    let warning =
+        Diagnostic::warning("broken-json-form", format!("the arguments of {} are not valid JSON", statement.name()))
+            .at(word.span)
+            .with_note("they are taken as plain text, brackets and quotes included")
+            .with_hint(
+                "use double quotes, commas between the strings, none behind the last, and \"\\\\\" for a backslash",
+            );
     warnings.push(warning);
 }

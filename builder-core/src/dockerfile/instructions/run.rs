@@ -7,8 +7,7 @@ use super::super::statement::Statement;
 use super::super::{Command, Heredoc, RunInstruction, Word, csv};
 use super::{check_flags, command};
 
-const FLAGS: Known =
-    &[("mount", Kind::Many), ("network", Kind::One), ("security", Kind::One), ("device", Kind::Many)];
+const FLAGS: Known = &[("mount", Kind::Many), ("network", Kind::One), ("security", Kind::One), ("device", Kind::Many)];
 
 pub(super) fn build(
     statement: &Statement,

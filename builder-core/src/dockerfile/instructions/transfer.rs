@@ -33,7 +33,12 @@ pub(super) fn build(
     known: Known,
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<TransferInstruction, Diagnostic> {
-    let flags = check_flags(statement, known)?;
+    let flags = check_flags(statement, known).map_err(|error| match error.code.as_ref() {
+        "unknown-flag" if known == ADD && statement.flags.iter().any(|flag| flag.text.starts_with("--from=")) => {
+            error.with_hint("write COPY instead of ADD: it has --from")
+        }
+        _ => error,
+    })?;
     let (words, is_json) = match &statement.arguments {
         Arguments::Words(words) => (words.as_slice(), false),
         Arguments::Json(words) => (words.as_slice(), true),
@@ -69,9 +74,9 @@ fn too_few(statement: &Statement, words: &[Word]) -> Diagnostic {
     let name = statement.name();
     let error = Diagnostic::error("missing-destination", format!("{name} needs a source and a destination"));
     match words {
-        [only] => error
-            .labelled(only.span, "the only argument")
-            .with_hint(format!("write {name} {} destination", only.text)),
+        [only] => {
+            error.labelled(only.span, "the only argument").with_hint(format!("write {name} {} destination", only.text))
+        }
         _ => error.at(statement.word.span).with_hint(format!("write {name} source destination")),
     }
 }

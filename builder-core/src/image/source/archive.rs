@@ -14,7 +14,7 @@ use crate::image::MANIFEST_LIMIT;
 /// Offset and size in bytes of each blob.
 pub(super) type Offsets = HashMap<Digest, (u64, u64)>;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// Most bytes of an extended header or long name.
 const EXTENDED_LIMIT: u64 = 1 << 20;
 
@@ -50,8 +50,8 @@ pub(super) fn scan(file: &File) -> Result<Contents, ScanError> {
     let mut scan = Scan { file, length, blobs: Offsets::new(), index: None, docker: false };
     let mut at = 0;
     let mut next = Overrides::default();
-    let mut block = [0; BLOCK as usize];
-    while at + BLOCK <= length {
+    let mut block = [0; BLOCK];
+    while at + BLOCK as u64 <= length {
         file.read_exact_at(&mut block, at)?;
         if block.iter().all(|byte| *byte == 0) {
             break;
@@ -82,21 +82,21 @@ struct Scan<'f> {
 
 impl Scan<'_> {
     /// Reads the entry whose header is at `at` and returns where the next header is.
-    fn entry(&mut self, block: &[u8; BLOCK as usize], at: u64, next: &mut Overrides) -> Result<u64, ScanError> {
+    fn entry(&mut self, block: &[u8; BLOCK], at: u64, next: &mut Overrides) -> Result<u64, ScanError> {
         if block.starts_with(&[0x1f, 0x8b]) || block.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
             return form("it is compressed; decompress it first");
         }
         let header = tar::Header::from_byte_slice(block);
-        if header.cksum()? != checksum(block) {
+        if header.cksum().ok() != Some(checksum(block)) {
             return form(format!("no tar header at offset {at}"));
         }
         let kind = header.entry_type();
         let special = kind.is_pax_local_extensions() || kind.is_pax_global_extensions() || kind.is_gnu_longname();
         let size = match next.size {
             Some(size) if !special => size,
-            _ => header.entry_size()?,
+            _ => header.entry_size().or_else(|_| form(format!("the entry at offset {at} has a bad size")))?,
         };
-        let data = at + BLOCK;
+        let data = at + BLOCK as u64;
         let end = data.checked_add(size).filter(|end| *end <= self.length);
         let Some(end) = end else { return form(format!("it ends within the entry at offset {at}")) };
         if special || kind.is_gnu_longlink() {
@@ -106,7 +106,7 @@ impl Scan<'_> {
             let path = entry.path.unwrap_or_else(|| header.path_bytes().into_owned());
             self.file_entry(kind, &path, data, size)?;
         }
-        Ok(end.next_multiple_of(BLOCK))
+        Ok(end.next_multiple_of(BLOCK as u64))
     }
 
     fn extended(&self, kind: tar::EntryType, at: u64, size: u64, next: &mut Overrides) -> Result<(), ScanError> {
@@ -121,7 +121,7 @@ impl Scan<'_> {
             return Ok(());
         }
         for record in tar::PaxExtensions::new(&bytes) {
-            let record = record?;
+            let record = record.or_else(|_| form(format!("the extended header at offset {at} is damaged")))?;
             let (key, value) = (record.key_bytes(), record.value_bytes());
             match key {
                 b"path" | b"size" if kind.is_pax_global_extensions() => {
@@ -172,7 +172,7 @@ impl Scan<'_> {
 }
 
 /// Sum of the header's bytes with the checksum field taken as blanks.
-fn checksum(block: &[u8; BLOCK as usize]) -> u32 {
+fn checksum(block: &[u8; BLOCK]) -> u32 {
     let byte = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(*byte) };
     block.iter().enumerate().map(byte).sum()
 }
