@@ -6,7 +6,7 @@ use super::metadata::upper_keyword;
 use super::state::StageState;
 use super::{Error, Problem, config, remote};
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::dockerfile::{Command, RunInstruction, Word, mount_fields};
+use crate::dockerfile::{Command, RunInstruction, Word, csv};
 
 /// Host name inside a step, as in BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -45,7 +45,7 @@ fn device(word: &Word) -> Result<Device, Problem> {
         Box::new(problem.at(word.span).with_hint("write NAME or name=NAME, and perhaps required"))
     };
     let (mut name, mut need) = (None, Need::Optional);
-    for field in mount_fields(&word.text).map_err(|err| failed(err.to_string()))? {
+    for field in csv::fields(&word.text).map_err(|err| failed(err.to_string()))? {
         let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         match (key.to_lowercase().as_str(), value) {
             ("required", None) => need = Need::Required,

@@ -105,7 +105,6 @@ fn instructions() {
         ("EXPOSE 80/foo", "expose-invalid: invalid port \"80/foo\": \"foo\" is not a protocol", "80/foo"),
         ("STOPSIGNAL TREM", "signal-unknown: \"TREM\" is not a signal", "TREM"),
         ("VOLUME $x", "volume-empty: the path of a volume is empty", "$x"),
-        ("RUN []", "run-empty: RUN has no command", "RUN []"),
         ("RUN --device=required x", "device-invalid: invalid device \"required\": it has no name", "required"),
         ("COPY --chmod=64a a b", "chmod-invalid: \"64a\" is not a file mode", "64a"),
         ("COPY --chmod=10000 a b", "chmod-invalid: \"10000\" is not a file mode", "10000"),
