@@ -111,7 +111,6 @@ impl<'a> Planner<'a> {
     /// Reads everything that stands before the first stage.
     pub(super) fn new(request: &'a PlanRequest<'a>, resolver: &'a dyn ImageResolver) -> Result<Self, Error> {
         let stages = Stages::split(request.dockerfile)?;
-        super::run::check_flags(&stages)?;
         let target = stages.target(request.target)?;
         let mut args = BuildArgs::new(request);
         let platform = request.platform.unwrap_or(request.build_platform);

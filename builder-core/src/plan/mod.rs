@@ -2,8 +2,8 @@
 //!
 //! Pure: what is not in the text or the request comes from an [`ImageResolver`], and only for what the target needs; a
 //! stage that nothing reaches is never looked at. Meaning follows BuildKit's Dockerfile frontend, down to the strings
-//! of the history. Where it goes further: `--from` of `COPY` and of `RUN --mount` may use variables and numbers of
-//! stages, and `--target` may be a number.
+//! of the history. Where it goes further: `--from` of `COPY` and of `RUN --mount` are expanded and may be the number of
+//! a stage, names of stages are found in any case, and `--target` may be a number.
 //!
 //! Invariants: inputs of a step stand before it; equal work on equal inputs is one step; every value is expanded and
 //! checked here, so that nothing behind this module reads Dockerfile syntax.

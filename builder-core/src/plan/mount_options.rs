@@ -4,7 +4,7 @@ use super::expand::{Expander, Scope};
 use super::graph::{Access, MountOwner, Need, Sharing};
 use super::{Problem, remote, size};
 use crate::diagnostic::{Diagnostic, Span, nearest};
-use crate::dockerfile::{Word, mount_fields};
+use crate::dockerfile::{Word, csv};
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 const SHARING: [&str; 3] = ["shared", "private", "locked"];
@@ -105,7 +105,7 @@ impl Field<'_> {
 
 /// Returns the `from` of a mount that is written without quotes.
 pub(super) fn plain_from(text: &str) -> Option<String> {
-    let fields = mount_fields(text).ok()?;
+    let fields = csv::fields(text).ok()?;
     fields.iter().find_map(|field| {
         let (key, value) = field.split_once('=')?;
         key.eq_ignore_ascii_case("from").then(|| value.to_owned())
@@ -118,7 +118,7 @@ impl Options {
     /// # Errors
     /// They are no CSV record, an option is unknown, its value does not fit, or its type forbids it.
     pub(super) fn parse(word: &Word, expander: &mut Expander, scope: Scope<'_>) -> Result<Self, Problem> {
-        let fields = mount_fields(&word.text).map_err(|why| {
+        let fields = csv::fields(&word.text).map_err(|why| {
             let problem = Diagnostic::error("mount-option", format!("the mount is not a list of options: {why}"));
             Box::new(problem.at(word.span))
         })?;
@@ -129,8 +129,12 @@ impl Options {
             match value {
                 Some(value) => {
                     let place = Word { text: value.to_owned(), span: field.value_span(value) };
-                    let value = expander.word(&place, scope)?;
-                    options.set(&field, value)?;
+                    let expanded = expander.word(&place, scope)?;
+                    // Written empty, it is the build context; a variable that is empty by mistake must not be.
+                    if field.key == "from" && expanded.is_empty() && !value.is_empty() {
+                        return Err(field.invalid("", "name a stage, a context or an image"));
+                    }
+                    options.set(&field, expanded)?;
                 }
                 None => options.set_bare(&field)?,
             }

@@ -3,39 +3,15 @@
 use super::graph::{CommandForm, Device, MountKind, Need, NetworkMode, Op, RunOp, Script, SecurityMode};
 use super::lower::{Item, Planner};
 use super::metadata::upper_keyword;
-use super::stages::Stages;
 use super::state::StageState;
 use super::{Error, Problem, config, remote};
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::dockerfile::{Command, Instruction, InstructionKind, RunInstruction, Word, mount_fields};
+use crate::dockerfile::{Command, RunInstruction, Word, csv};
 
 /// Host name inside a step, as in BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
 /// Where scripts of heredocs lie while they run.
 const SCRIPT_DIRECTORY: &str = "/dev/pipes";
-
-/// Checks the flags in which nothing is expanded, in every stage: they are part of the syntax.
-pub(super) fn check_flags(stages: &Stages<'_>) -> Result<(), Error> {
-    let mut diagnostics = vec![];
-    for instruction in stages.all.iter().flat_map(|stage| stage.instructions) {
-        if let Err(problem) = flags(instruction) {
-            diagnostics.push(*problem);
-        }
-    }
-    if diagnostics.is_empty() { Ok(()) } else { Err(Error::Dockerfile { diagnostics }) }
-}
-
-fn flags(instruction: &Instruction) -> Result<(), Problem> {
-    match &instruction.kind {
-        InstructionKind::Run(run) => {
-            network(run.network.as_ref())?;
-            security(run.security.as_ref())?;
-            run.devices.iter().try_for_each(|word| device(word).map(drop))
-        }
-        InstructionKind::Onbuild { instruction, .. } => flags(instruction),
-        _ => Ok(()),
-    }
-}
 
 fn network(word: Option<&Word>) -> Result<NetworkMode, Problem> {
     match word.map(|word| (word, word.text.as_str())) {
@@ -69,7 +45,7 @@ fn device(word: &Word) -> Result<Device, Problem> {
         Box::new(problem.at(word.span).with_hint("write NAME or name=NAME, and perhaps required"))
     };
     let (mut name, mut need) = (None, Need::Optional);
-    for field in mount_fields(&word.text).map_err(|err| failed(err.to_string()))? {
+    for field in csv::fields(&word.text).map_err(|err| failed(err.to_string()))? {
         let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         match (key.to_lowercase().as_str(), value) {
             ("required", None) => need = Need::Required,

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 
 use super::{names, new_store, other};
 use crate::store::{Store, remove_tree};
@@ -78,25 +79,51 @@ fn the_next_start_sweeps_dead_sessions_and_no_live_one() {
     assert!(live.path().exists());
 }
 
+const UNPRIVILEGED: &str = "BUILDER_STORE_TEST_UNPRIVILEGED";
+
+/// Not a test by itself: what the test below runs as another user.
 #[test]
-fn what_may_not_be_removed_is_left_silently() {
-    let (_dir, store) = new_store();
+fn child_without_privileges() {
+    let Ok(state) = std::env::var(UNPRIVILEGED) else { return };
+    let store = Store::open(state.as_ref()).unwrap();
+    assert!(store.disk_usage().unwrap().unreadable > 0);
+}
+
+#[test]
+fn files_of_foreign_owners_are_left_to_who_may_remove_them() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP files_of_foreign_owners_are_left_to_who_may_remove_them: only root can make them");
+        return;
+    }
+    let (dir, store) = new_store();
     let state = store.path().to_owned();
     drop(store);
     let dead = state.join("tmp/dead");
     fs::create_dir_all(dead.join("work-0/foreign")).unwrap();
     fs::write(dead.join("work-0/foreign/file"), "").unwrap();
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP what_may_not_be_removed_is_left_silently: only root can make files of other users");
-        return;
+    fs::write(dead.join("work-0/own"), "").unwrap();
+    // Seen from outside a user namespace: the state directory is the caller's, what a step made is not.
+    for entry in walkdir::WalkDir::new(dir.path()) {
+        std::os::unix::fs::chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    // Seen by root everything can be removed; that this holds for foreign owners is what the namespaced run needs.
-    for path in ["work-0/foreign/file", "work-0/foreign", "work-0"] {
-        std::os::unix::fs::chown(dead.join(path), Some(NOBODY), Some(NOBODY)).unwrap();
+    std::os::unix::fs::chown(dead.join("work-0/foreign"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(dead.join("work-0/foreign"), Permissions::from_mode(0o700)).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::removal::child_without_privileges"])
+        .env(UNPRIVILEGED, &state)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output();
+    match output {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => {
+            eprintln!("SKIP files_of_foreign_owners_are_left_to_who_may_remove_them: cannot run as nobody: {error}");
+            return;
+        }
     }
-    fs::set_permissions(dead.join("work-0/foreign"), Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(names(&dead.join("work-0")), ["foreign"], "as much as may be is removed");
     let store = Store::open(&state).unwrap();
-    assert_eq!(names(&state.join("tmp")).len(), 1, "the sweep removed it");
+    assert_eq!(names(&state.join("tmp")).len(), 1, "the one who may removes the rest");
     drop(store);
 }
 
