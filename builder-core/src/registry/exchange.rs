@@ -297,10 +297,10 @@ impl Session {
             return Ok(base.clone());
         }
         let [first, second] = order;
-        let base = match self.probe(&first, subject) {
+        let base = match self.probe(host, &first, subject) {
             Ok(true) => first,
             Err(error) if is_wrong_certificate(&error) => return Err(error),
-            unclear => match (self.probe(&second, subject), unclear) {
+            unclear => match (self.probe(host, &second, subject), unclear) {
                 (Ok(_), _) => second,
                 (Err(error), _) if is_wrong_certificate(&error) => return Err(error),
                 (Err(_), Ok(_)) => first,
@@ -311,14 +311,14 @@ impl Session {
     }
 
     /// Asks whether a registry answers below `base`; keeps the challenge that comes with the answer.
-    fn probe(&self, base: &Url, subject: &str) -> Result<bool, Error> {
+    fn probe(&self, host: &str, base: &Url, subject: &str) -> Result<bool, Error> {
         let url = base.join("v2/").unwrap_or_else(|_| base.clone());
         let response = self.inner.transport.send(Request::new(Method::GET, url), subject)?;
         if response.status() == StatusCode::UNAUTHORIZED
             && response.url().origin() == base.origin()
             && let Some(challenge) = challenge::parse(response.headers())
         {
-            self.inner.auth.learn(&host_of(base), challenge);
+            self.inner.auth.learn(host, challenge);
         }
         // What a TLS server says to plain http.
         let answered = response.status() != StatusCode::BAD_REQUEST;

@@ -9,10 +9,10 @@
 //! and the `urls` of foreign layers, which are never followed.
 //!
 //! ```text
-//! client, push ─▶ blob, manifest        what is asked for, and whether it is that
-//!   └─▶ exchange ─▶ endpoint, retry   where to ask, and when again
+//! client, push ─▶ blob, manifest               what is asked for, and whether it is that
+//!   └─▶ exchange ─▶ endpoint, retry            where to ask, and when again
 //!         ├─▶ auth ─▶ challenge, credentials   as whom
-//!         └─▶ transport ─▶ tls    one request
+//!         └─▶ transport ─▶ tls                 one request
 //! ```
 
 mod auth;

@@ -77,7 +77,12 @@ impl Transport {
 
     /// Returns the rule for `host[:port]`.
     pub(super) fn rule(&self, host: &str) -> Option<&HostRule> {
-        self.config.hosts.iter().find(|rule| api_host(&canonical_registry(&rule.host)) == api_host(host))
+        // URLs drop the default port, names keep it.
+        let normal = |host: &str| {
+            let host = canonical_registry(host);
+            api_host(host.strip_suffix(":443").unwrap_or(&host)).to_owned()
+        };
+        self.config.hosts.iter().find(|rule| normal(&rule.host) == normal(host))
     }
 
     /// Returns whether `host[:port]` may be spoken to without TLS. Loopback may: nobody listens in between.
@@ -254,4 +259,34 @@ pub(super) fn is_loopback(host: &str) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_found_by_any_spelling_of_their_host() {
+        let hosts = ["docker.io", "Quay.IO:443", "h:5000"].map(HostRule::new).into();
+        let transport = Transport::new(Arc::new(ClientConfig { hosts, ..ClientConfig::default() }));
+        for host in
+            ["docker.io", "registry-1.docker.io", "registry-1.docker.io:443", "quay.io", "quay.io:443", "h:5000"]
+        {
+            assert!(transport.rule(host).is_some(), "{host}");
+        }
+        for host in ["auth.docker.io", "quay.io:444", "h", "h:443", "h:50000", "xquay.io"] {
+            assert!(transport.rule(host).is_none(), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.evil.tld", "127.0.0.1.evil.tld", "10.0.0.1", "[::2]:1", "0.0.0.0", "evil:127.0.0.1", ""]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }
