@@ -2,6 +2,7 @@
 //!
 //! Has a `main` of its own, because a test binary of libtest cannot become a build process. Runs as root and as a user
 //! with subordinate ids; where the host gives no user namespace, the tests that need one are skipped and counted.
+#![expect(clippy::print_stdout, reason = "a test harness of its own")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -19,7 +19,7 @@ use super::id_map::IdMap;
 pub(super) fn write_maps(facts: &HostFacts, pid: i32) -> Result<(), Failure> {
     if missing_for_id_map(facts).is_some() {
         // The diagnosis finds the same again; trying would only add a less clear answer.
-        return Err(Failure { stage: Stage::UidMap, errno: None, detail: Some("not tried".to_owned()) });
+        return Err(Failure::foreseen(Stage::UidMap));
     }
     // Groups first: once the users are mapped, the process counts as root, and older kernels are stricter then.
     write_map(facts, Stage::GidMap, &facts.planned_gid_map(), pid)?;

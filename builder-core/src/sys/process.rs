@@ -362,6 +362,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "reaped by what is tested")]
     fn a_child_keeps_its_id_until_it_is_reaped() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().expect("sh");
         let pid = Pid::from_child(&child);
@@ -372,6 +373,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "reaped by what is tested")]
     fn a_deadly_signal_is_told_from_an_exit_code() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "kill -9 $$"]).spawn().expect("sh");
         assert_eq!(wait_for(Pid::from_child(&child)).expect("reap"), Ended::Signaled(9));

@@ -113,15 +113,9 @@ impl Failure {
         }
     }
 
-    /// What a call answered, in words.
-    fn answer(&self) -> String {
-        let errno = self.errno.map(|errno| nix::errno::Errno::from_raw(errno).to_string());
-        match (errno, &self.detail) {
-            (Some(errno), Some(detail)) => format!("{errno}, {detail}"),
-            (Some(errno), None) => errno,
-            (None, Some(detail)) => detail.clone(),
-            (None, None) => "no reason given".to_owned(),
-        }
+    /// Something that was not even tried, because the facts say that it cannot work.
+    pub(crate) fn foreseen(stage: Stage) -> Self {
+        Self { stage, errno: None, detail: None }
     }
 
     fn is(&self, errnos: &[i32]) -> bool {
@@ -131,7 +125,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.stage.doing(), self.answer())
+        f.write_str(self.stage.doing())?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", nix::errno::Errno::from_raw(errno))?;
+        }
+        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
     }
 }
 
@@ -178,6 +176,8 @@ pub enum Cause {
     NoNewPrivileges,
     /// The helper refused the map.
     IdMapRefused,
+    /// Root without `CAP_SETUID` and `CAP_SETGID`.
+    SetuidMissing,
     /// Root without `CAP_SETFCAP`.
     SetfcapMissing,
     /// Parts of `/proc` are covered.
@@ -287,6 +287,9 @@ pub(crate) fn missing_for_id_map(facts: &HostFacts) -> Option<Cause> {
     let helpers = [&facts.newuidmap, &facts.newgidmap];
     let any_has = |privilege| helpers.iter().any(|helper| helper.privilege == privilege);
     if facts.subuids.is_empty() || facts.subgids.is_empty() {
+        if facts.uid == 0 {
+            return Some(Cause::SetuidMissing);
+        }
         Some(if facts.subid_source.is_some() { Cause::SubordinateIdsElsewhere } else { Cause::NoSubordinateIds })
     } else if !has_range {
         Some(Cause::SubordinateIdsUnmapped)

@@ -10,6 +10,10 @@ fn refused(stage: Stage, errno: i32) -> Failure {
     Failure { stage, errno: Some(errno), detail: None }
 }
 
+fn foreseen() -> Failure {
+    Failure::foreseen(Stage::UidMap)
+}
+
 fn refused_by_helper(said: &str) -> Failure {
     Failure { stage: Stage::UidMap, errno: None, detail: Some(said.to_owned()) }
 }
@@ -93,6 +97,12 @@ fn faults_of_mapping_ids_as_root() {
         facts.capabilities &= !(1 << 31);
     };
     assert_eq!(find(without_setfcap, &failure).cause, Cause::SetfcapMissing);
+    let without_setuid = |facts: &mut HostFacts| {
+        as_root(facts);
+        facts.capabilities = 0;
+        facts.subuids.clear();
+    };
+    assert_eq!(find(without_setuid, &foreseen()).cause, Cause::SetuidMissing);
     let single = |facts: &mut HostFacts| {
         as_root(facts);
         facts.uid_map = IdMap::parse("0 1000 1").expect("map");
@@ -149,10 +159,10 @@ fn faults_of_what_steps_need_besides() {
 
 #[test]
 fn commands_can_be_pasted() {
-    let diagnosis = find(|facts| facts.subuids.clear(), &refused_by_helper("not tried"));
+    let diagnosis = find(|facts| facts.subuids.clear(), &foreseen());
     assert_eq!(
         diagnosis.problem,
-        "cannot write the user namespace's map of users: not tried: ann has no line in /etc/subuid and a line in /etc/subgid"
+        "cannot write the user namespace's map of users: ann has no line in /etc/subuid and a line in /etc/subgid"
     );
     assert_eq!(
         diagnosis.remedies,
@@ -164,11 +174,11 @@ fn commands_can_be_pasted() {
         facts.user_name = None;
     };
     assert_eq!(
-        find(both, &refused_by_helper("not tried")).remedies[0],
+        find(both, &foreseen()).remedies[0],
         "sudo usermod --add-subuids 165536-231071 --add-subgids 165536-231071 1000"
     );
     let lost = |facts: &mut HostFacts| facts.newgidmap.privilege = HelperPrivilege::None;
-    assert_eq!(find(lost, &refused_by_helper("not tried")).remedies[0], "sudo chmod u+s /usr/bin/newgidmap");
+    assert_eq!(find(lost, &foreseen()).remedies[0], "sudo chmod u+s /usr/bin/newgidmap");
     let restricted = |facts: &mut HostFacts| facts.apparmor_restricts_userns = Some(1);
     let profile = &find(restricted, &refused(Stage::BecomeRoot, libc::EPERM)).remedies[0];
     assert!(profile.contains("profile builder \"/opt/tools/builder\""), "{profile}");
@@ -197,6 +207,7 @@ fn every_cause_has_a_stable_name_a_reason_and_a_remedy() {
         (Cause::IdMapHelperNosuid, "id-map-helper-nosuid"),
         (Cause::NoNewPrivileges, "no-new-privileges"),
         (Cause::IdMapRefused, "id-map-refused"),
+        (Cause::SetuidMissing, "setuid-missing"),
         (Cause::SetfcapMissing, "setfcap-missing"),
         (Cause::ProcCovered, "proc-covered"),
         (Cause::OverlayMissing, "overlay-missing"),
