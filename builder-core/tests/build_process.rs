@@ -41,6 +41,8 @@ enum Request {
     ReapOthers,
     /// Starts processes, tells their number, and hangs.
     Hang,
+    /// Starts one process and hangs.
+    HangWithHelper,
     /// Hangs until cancelled, then replies.
     HangPolitely,
     Blob(String),
@@ -89,6 +91,11 @@ fn engine(engine: Engine) -> i32 {
             let mut shell = Command::new("/bin/sh").args(["-c", script]).spawn().expect("sh");
             news.event(&4_u32).expect("event");
             shell.wait().expect("wait");
+        }
+        Request::HangWithHelper => {
+            let mut helper = Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+            news.event(&0_u32).expect("event");
+            helper.wait().expect("wait");
         }
         Request::HangPolitely => {
             news.event(&0_u32).expect("event");
@@ -460,6 +467,19 @@ fn killing_leaves_nothing_when_run_returns() {
     handle.kill();
 }
 
+fn without_namespaces_killing_reaches_the_engines_helpers() {
+    let process = BuildProcess::spawn(&with(Isolation::None)).expect("spawn");
+    let handle = process.cancel_handle();
+    let mut tree = Vec::new();
+    let ended: Result<(), Error> = process.run(&Request::HangWithHelper, |_: u32| {
+        tree = own_children();
+        handle.kill();
+    });
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    assert_eq!(tree.len(), 2, "engine and helper: {tree:?}");
+    wait_until(|| survivors(&tree).is_empty(), || panic!("{:?}", survivors(&tree)));
+}
+
 fn a_polite_engine_may_answer_a_cancellation() {
     let process = BuildProcess::spawn(&config()).expect("spawn");
     let handle = process.cancel_handle();
@@ -493,6 +513,28 @@ fn death_of_the_caller_kills_everything() {
     caller.kill().expect("kill -9");
     assert_eq!(caller.wait().expect("wait").signal(), Some(9));
     wait_until(|| survivors(&tree).is_empty(), || panic!("still there: {:?}", survivors(&tree)));
+}
+
+fn death_of_the_caller_at_any_moment_of_a_launch_leaves_nothing() {
+    // What the dead leave behind becomes a child of this process instead of one of the machine's first.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
+    for milliseconds in 0..40 {
+        let mut caller = Command::new("/proc/self/exe")
+            .arg("--as-caller")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("spawn");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        caller.kill().expect("kill -9");
+        caller.wait().expect("wait");
+        let is_empty = || {
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+            own_children().is_empty()
+        };
+        wait_until(is_empty, || panic!("killed after {milliseconds} ms: {:?}", own_children()));
+    }
+    rustix::process::set_child_subreaper(None).expect("no subreaper");
 }
 
 fn death_of_any_process_in_between_kills_everything() {
@@ -620,9 +662,11 @@ const TESTS: &[(&str, Needs, fn())] = tests![
     waiting_threads_and_orphans_do_not_disturb_each_other: UserNamespace,
     a_dropped_process_leaves_nothing: Nothing,
     killing_leaves_nothing_when_run_returns: UserNamespace,
+    without_namespaces_killing_reaches_the_engines_helpers: Nothing,
     a_polite_engine_may_answer_a_cancellation: Nothing,
     an_impolite_engine_is_killed_after_the_grace: UserNamespace,
     death_of_the_caller_kills_everything: UserNamespace,
+    death_of_the_caller_at_any_moment_of_a_launch_leaves_nothing: UserNamespace,
     death_of_any_process_in_between_kills_everything: UserNamespace,
     programs_that_are_no_build_process_are_told: Nothing,
     large_messages_come_through_and_wrong_ones_are_refused: Nothing,

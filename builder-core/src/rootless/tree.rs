@@ -167,7 +167,10 @@ impl ProcessTree {
     pub(super) fn end(&self) {
         let state = self.lock();
         if let Life::Running = state.life {
-            let killed = if state.has_namespace { process::terminate(self.pid) } else { process::kill(self.pid) };
+            let killed = match state.has_namespace {
+                true => process::terminate(self.pid),
+                false => process::kill_with_group(self.pid),
+            };
             match killed {
                 // The process is ours and unreaped, so there is nothing that could refuse but a kernel policy, and
                 // then there is nothing else to try.

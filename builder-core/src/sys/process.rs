@@ -141,6 +141,18 @@ pub(crate) fn kill(pid: Pid) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
+/// Sends SIGKILL to a process and, if it leads a group by now, to its whole group, under the condition of [`kill`].
+///
+/// # Errors
+/// `EPERM` when the child is of another user.
+pub(crate) fn kill_with_group(pid: Pid) -> io::Result<()> {
+    match rustix::process::kill_process_group(pid, rustix::process::Signal::KILL) {
+        Ok(()) => Ok(()),
+        // There is no such group: the child has not made its own yet.
+        Err(_) => kill(pid),
+    }
+}
+
 /// Sends SIGTERM, under the condition of [`kill`].
 ///
 /// # Errors
