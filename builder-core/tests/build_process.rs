@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -17,11 +18,18 @@ use builder_core::testing::{BuildProcess, ChannelError, Ending, Engine, EngineEn
 use builder_core::{Cause, Isolation, LaunchConfig, Outcome, Program, Rung, Stage};
 use serde::{Deserialize, Serialize};
 
+/// What a start prints that looks like one of a build process and is none.
+const REGULAR: &str = "a regular start\n";
+
 fn main() -> ExitCode {
     builder_core::testing::init_if_build_process(engine);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("--as-caller") => run_as_caller(),
+        Some("--socket=stdin") => {
+            print!("{REGULAR}");
+            ExitCode::SUCCESS
+        }
         _ => run_tests(&arguments),
     }
 }
@@ -580,18 +588,19 @@ fn large_messages_come_through_and_wrong_ones_are_refused() {
 
 fn a_regular_start_is_never_taken_for_a_build_process() {
     use std::os::unix::process::CommandExt as _;
-    // The right name alone, and with the right argument, but no socket.
-    for arguments in [&[][..], &["--socket=stdin"][..]] {
-        let output = Command::new("/proc/self/exe")
-            .arg0("builder-build-process")
-            .args(arguments)
-            .arg("--list")
-            .stdin(Stdio::null())
-            .output()
-            .expect("run");
-        assert!(output.status.success(), "{output:?}");
-        assert!(!output.stdout.is_empty(), "it ran as usual");
-    }
+    let start = |name: &str, arguments: &[&str], stdin: Stdio| {
+        let started = Command::new("/proc/self/exe").arg0(name).args(arguments).stdin(stdin).output().expect("run");
+        assert!(started.status.success(), "{started:?}");
+        String::from_utf8(started.stdout).expect("text")
+    };
+    let socket = || Stdio::from(std::os::fd::OwnedFd::from(UnixStream::pair().expect("pair").0));
+    let (name, argument) = ("builder-build-process", "--socket=stdin");
+    assert_eq!(start(name, &[argument], Stdio::null()), REGULAR, "no socket");
+    assert_eq!(start(name, &[argument, "more"], socket()), REGULAR, "another argument");
+    assert_eq!(start("builder", &[argument], socket()), REGULAR, "another name");
+    let variable =
+        Command::new("/proc/self/exe").args([argument]).env("_", name).stdin(socket()).output().expect("run");
+    assert_eq!(variable.stdout, REGULAR.as_bytes(), "no variable counts");
 }
 
 fn the_probe_agrees_with_what_builds_get() {
@@ -677,11 +686,16 @@ const TESTS: &[(&str, Needs, fn())] = tests![
 ];
 
 /// Runs the tests whose names contain an argument, or all; one after the other, because they look at this process'
-/// children and descriptors.
+/// children and descriptors. Understands what cargo and nextest say to a libtest harness.
 fn run_tests(arguments: &[String]) -> ExitCode {
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = TESTS.iter().filter(|(name, ..)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
-    if arguments.iter().any(|argument| argument == "--list") {
+    let matches = |name: &str, filter: &str| if has("--exact") { name == filter } else { name.contains(filter) };
+    let wanted = TESTS
+        .iter()
+        .filter(|_| !has("--ignored"))
+        .filter(|(name, ..)| filters.is_empty() || filters.iter().any(|filter| matches(name, filter)));
+    if has("--list") {
         wanted.for_each(|(name, ..)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }

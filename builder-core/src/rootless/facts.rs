@@ -120,7 +120,7 @@ impl HostFacts {
             _ => subordinate_ranges(file, user_name.as_deref(), uid),
         };
         Self {
-            program: fs::read_link(program).unwrap_or_else(|_| program.to_owned()),
+            program: fs::canonicalize(program).unwrap_or_else(|_| program.to_owned()),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             has_user_namespaces: Path::new("/proc/self/ns/user").exists(),
             uid,
