@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use builder_core::host::{Cause, Feature, HostReport, Isolation, LaunchConfig, Outcome, Program, Rung};
 use builder_core::testing::{BuildProcess, ChannelError, Ending, Engine, EngineEnvironment, Error, ProcView, probe};
-use builder_core::{Cause, Isolation, LaunchConfig, Outcome, Program, Rung, Stage};
 use serde::{Deserialize, Serialize};
 
 /// What a start prints that looks like one of a build process and is none.
@@ -608,11 +608,11 @@ fn the_probe_agrees_with_what_builds_get() {
     let report = probe(&config(), dir.path()).expect("probe");
     let rung = BuildProcess::spawn(&config()).expect("spawn").environment().rung;
     assert_eq!(report.rung, rung);
-    assert_eq!(report.checks.first().map(|check| check.stage), Some(Stage::UserNamespace));
+    assert_eq!(report.checks.first().map(|check| check.feature), Some(Feature::UserNamespace));
     assert!(report.checks.iter().all(|check| !matches!(check.outcome, Outcome::NotTried)), "{report:#?}");
     assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 0, "nothing is left in the state directory");
     let json = serde_json::to_string(&report).expect("json");
-    assert_eq!(serde_json::from_str::<builder_core::HostReport>(&json).expect("json"), report);
+    assert_eq!(serde_json::from_str::<HostReport>(&json).expect("json"), report);
     for line in report.summary_lines() {
         println!("    {line}");
     }
@@ -622,13 +622,13 @@ fn the_probe_without_namespaces_says_what_was_not_tried() {
     let dir = tempfile::tempdir().expect("tempdir");
     let report = probe(&with(Isolation::None), dir.path()).expect("probe");
     assert_eq!(report.rung, Rung::None);
-    let tried: Vec<Stage> = report
+    let tried: Vec<Feature> = report
         .checks
         .iter()
         .filter(|check| !matches!(check.outcome, Outcome::NotTried))
-        .map(|check| check.stage)
+        .map(|check| check.feature)
         .collect();
-    assert_eq!(tried, [Stage::Openat2]);
+    assert_eq!(tried, [Feature::Openat2]);
 }
 
 fn the_engine_is_hidden_from_its_own_user() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::channel::Channel;
 use super::child::is_init_called;
-use super::diagnosis::{Failure, Stage};
+use super::diagnosis::{Failure, Feature};
 use super::facts::HostFacts;
 use super::handshake::{FromChild, Namespaces, Purpose, ToChild, VERSION};
 use super::mapper::write_maps;
@@ -50,7 +50,7 @@ impl Launch {
         let mut launch = Self::start(&program_path(&config.program)?)?;
         launch.channel.send(&ToChild::Start { namespaces, purpose })?;
         if namespaces == Namespaces::Enter {
-            match launch.receive_during(Stage::UserNamespace)? {
+            match launch.receive_during(Feature::UserNamespace)? {
                 Ok(FromChild::InUserNamespace) => {}
                 Ok(FromChild::Failed(failure)) | Err(failure) => return Ok(Err(failure)),
                 Ok(other) => return Err(launch.unexpected(&other)),
@@ -60,7 +60,7 @@ impl Launch {
             }
             launch.channel.send(&ToChild::Mapped)?;
         }
-        match launch.receive_during(Stage::MountNamespace)? {
+        match launch.receive_during(Feature::MountNamespace)? {
             Ok(FromChild::Ready { proc, groups }) => {
                 if namespaces == Namespaces::Enter {
                     launch.guard.tree.has_namespace();
@@ -109,13 +109,13 @@ impl Launch {
     }
 
     /// The next message. A process that dies instead met a policy that kills: the inner error says at what.
-    fn receive_during(&mut self, stage: Stage) -> Result<Result<FromChild, Failure>, Error> {
+    fn receive_during(&mut self, feature: Feature) -> Result<Result<FromChild, Failure>, Error> {
         match self.channel.recv()? {
             Some(message) => Ok(Ok(message)),
             None => match self.guard.tree.ended_without_answer() {
                 Error::Died(death) => {
                     let errno = (death.ending == Ending::Killed(libc::SIGSYS)).then_some(libc::EPERM);
-                    Ok(Err(Failure { stage, errno, detail: Some(death.to_string()) }))
+                    Ok(Err(Failure { feature, errno, detail: Some(death.to_string()) }))
                 }
                 error => Err(error),
             },

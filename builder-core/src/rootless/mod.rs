@@ -50,7 +50,7 @@ use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelError, MAX_FRAME_BYTES, Receiver, Sender};
 pub use child::{EngineMain, init_if_build_process};
-pub use diagnosis::{Cause, Diagnosis, Stage};
+pub use diagnosis::{Cause, Diagnosis, Feature};
 pub use engine::{Engine, News};
 pub use facts::{HelperPrivilege, HostFacts, IdMapHelper};
 pub use id_map::{IdMap, IdRange, SubordinateRange};
