@@ -39,10 +39,14 @@ pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,
 };
-pub use rootless::{
-    Cause, Check, Diagnosis, HelperPrivilege, HostFacts, HostReport, IdMap, IdMapHelper, IdRange, Isolation,
-    LaunchConfig, Outcome, Program, Rung, Stage, SubordinateRange,
-};
+
+pub mod host {
+    //! Where build processes run: how they are started, what this host allows, and what would allow more.
+    pub use crate::rootless::{
+        Cause, Check, Diagnosis, Feature, HelperPrivilege, HostFacts, HostReport, IdMap, IdMapHelper, IdRange,
+        Isolation, LaunchConfig, Outcome, Program, Rung, SubordinateRange,
+    };
+}
 
 /// The build process with any engine in it, for this crate's own tests. No promise of stability.
 #[doc(hidden)]

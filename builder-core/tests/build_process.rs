@@ -2,25 +2,34 @@
 //!
 //! Has a `main` of its own, because a test binary of libtest cannot become a build process. Runs as root and as a user
 //! with subordinate ids; where the host gives no user namespace, the tests that need one are skipped and counted.
+#![expect(clippy::print_stdout, reason = "a test harness of its own")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use builder_core::host::{Cause, Feature, HostReport, Isolation, LaunchConfig, Outcome, Program, Rung};
 use builder_core::testing::{BuildProcess, ChannelError, Ending, Engine, EngineEnvironment, Error, ProcView, probe};
-use builder_core::{Cause, Isolation, LaunchConfig, Outcome, Program, Rung, Stage};
 use serde::{Deserialize, Serialize};
+
+/// What a start prints that looks like one of a build process and is none.
+const REGULAR: &str = "a regular start\n";
 
 fn main() -> ExitCode {
     builder_core::testing::init_if_build_process(engine);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("--as-caller") => run_as_caller(),
+        Some("--socket=stdin") => {
+            print!("{REGULAR}");
+            ExitCode::SUCCESS
+        }
         _ => run_tests(&arguments),
     }
 }
@@ -40,6 +49,8 @@ enum Request {
     ReapOthers,
     /// Starts processes, tells their number, and hangs.
     Hang,
+    /// Starts one process and hangs.
+    HangWithHelper,
     /// Hangs until cancelled, then replies.
     HangPolitely,
     Blob(String),
@@ -88,6 +99,11 @@ fn engine(engine: Engine) -> i32 {
             let mut shell = Command::new("/bin/sh").args(["-c", script]).spawn().expect("sh");
             news.event(&4_u32).expect("event");
             shell.wait().expect("wait");
+        }
+        Request::HangWithHelper => {
+            let mut helper = Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+            news.event(&0_u32).expect("event");
+            helper.wait().expect("wait");
         }
         Request::HangPolitely => {
             news.event(&0_u32).expect("event");
@@ -459,6 +475,19 @@ fn killing_leaves_nothing_when_run_returns() {
     handle.kill();
 }
 
+fn without_namespaces_killing_reaches_the_engines_helpers() {
+    let process = BuildProcess::spawn(&with(Isolation::None)).expect("spawn");
+    let handle = process.cancel_handle();
+    let mut tree = Vec::new();
+    let ended: Result<(), Error> = process.run(&Request::HangWithHelper, |_: u32| {
+        tree = own_children();
+        handle.kill();
+    });
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    assert_eq!(tree.len(), 2, "engine and helper: {tree:?}");
+    wait_until(|| survivors(&tree).is_empty(), || panic!("{:?}", survivors(&tree)));
+}
+
 fn a_polite_engine_may_answer_a_cancellation() {
     let process = BuildProcess::spawn(&config()).expect("spawn");
     let handle = process.cancel_handle();
@@ -492,6 +521,28 @@ fn death_of_the_caller_kills_everything() {
     caller.kill().expect("kill -9");
     assert_eq!(caller.wait().expect("wait").signal(), Some(9));
     wait_until(|| survivors(&tree).is_empty(), || panic!("still there: {:?}", survivors(&tree)));
+}
+
+fn death_of_the_caller_at_any_moment_of_a_launch_leaves_nothing() {
+    // What the dead leave behind becomes a child of this process instead of one of the machine's first.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
+    for milliseconds in 0..40 {
+        let mut caller = Command::new("/proc/self/exe")
+            .arg("--as-caller")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("spawn");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        caller.kill().expect("kill -9");
+        caller.wait().expect("wait");
+        let is_empty = || {
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+            own_children().is_empty()
+        };
+        wait_until(is_empty, || panic!("killed after {milliseconds} ms: {:?}", own_children()));
+    }
+    rustix::process::set_child_subreaper(None).expect("no subreaper");
 }
 
 fn death_of_any_process_in_between_kills_everything() {
@@ -537,18 +588,19 @@ fn large_messages_come_through_and_wrong_ones_are_refused() {
 
 fn a_regular_start_is_never_taken_for_a_build_process() {
     use std::os::unix::process::CommandExt as _;
-    // The right name alone, and with the right argument, but no socket.
-    for arguments in [&[][..], &["--socket=stdin"][..]] {
-        let output = Command::new("/proc/self/exe")
-            .arg0("builder-build-process")
-            .args(arguments)
-            .arg("--list")
-            .stdin(Stdio::null())
-            .output()
-            .expect("run");
-        assert!(output.status.success(), "{output:?}");
-        assert!(!output.stdout.is_empty(), "it ran as usual");
-    }
+    let start = |name: &str, arguments: &[&str], stdin: Stdio| {
+        let started = Command::new("/proc/self/exe").arg0(name).args(arguments).stdin(stdin).output().expect("run");
+        assert!(started.status.success(), "{started:?}");
+        String::from_utf8(started.stdout).expect("text")
+    };
+    let socket = || Stdio::from(std::os::fd::OwnedFd::from(UnixStream::pair().expect("pair").0));
+    let (name, argument) = ("builder-build-process", "--socket=stdin");
+    assert_eq!(start(name, &[argument], Stdio::null()), REGULAR, "no socket");
+    assert_eq!(start(name, &[argument, "more"], socket()), REGULAR, "another argument");
+    assert_eq!(start("builder", &[argument], socket()), REGULAR, "another name");
+    let variable =
+        Command::new("/proc/self/exe").args([argument]).env("_", name).stdin(socket()).output().expect("run");
+    assert_eq!(variable.stdout, REGULAR.as_bytes(), "no variable counts");
 }
 
 fn the_probe_agrees_with_what_builds_get() {
@@ -556,11 +608,11 @@ fn the_probe_agrees_with_what_builds_get() {
     let report = probe(&config(), dir.path()).expect("probe");
     let rung = BuildProcess::spawn(&config()).expect("spawn").environment().rung;
     assert_eq!(report.rung, rung);
-    assert_eq!(report.checks.first().map(|check| check.stage), Some(Stage::UserNamespace));
+    assert_eq!(report.checks.first().map(|check| check.feature), Some(Feature::UserNamespace));
     assert!(report.checks.iter().all(|check| !matches!(check.outcome, Outcome::NotTried)), "{report:#?}");
     assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 0, "nothing is left in the state directory");
     let json = serde_json::to_string(&report).expect("json");
-    assert_eq!(serde_json::from_str::<builder_core::HostReport>(&json).expect("json"), report);
+    assert_eq!(serde_json::from_str::<HostReport>(&json).expect("json"), report);
     for line in report.summary_lines() {
         println!("    {line}");
     }
@@ -570,13 +622,13 @@ fn the_probe_without_namespaces_says_what_was_not_tried() {
     let dir = tempfile::tempdir().expect("tempdir");
     let report = probe(&with(Isolation::None), dir.path()).expect("probe");
     assert_eq!(report.rung, Rung::None);
-    let tried: Vec<Stage> = report
+    let tried: Vec<Feature> = report
         .checks
         .iter()
         .filter(|check| !matches!(check.outcome, Outcome::NotTried))
-        .map(|check| check.stage)
+        .map(|check| check.feature)
         .collect();
-    assert_eq!(tried, [Stage::Openat2]);
+    assert_eq!(tried, [Feature::Openat2]);
 }
 
 fn the_engine_is_hidden_from_its_own_user() {
@@ -619,9 +671,11 @@ const TESTS: &[(&str, Needs, fn())] = tests![
     waiting_threads_and_orphans_do_not_disturb_each_other: UserNamespace,
     a_dropped_process_leaves_nothing: Nothing,
     killing_leaves_nothing_when_run_returns: UserNamespace,
+    without_namespaces_killing_reaches_the_engines_helpers: Nothing,
     a_polite_engine_may_answer_a_cancellation: Nothing,
     an_impolite_engine_is_killed_after_the_grace: UserNamespace,
     death_of_the_caller_kills_everything: UserNamespace,
+    death_of_the_caller_at_any_moment_of_a_launch_leaves_nothing: UserNamespace,
     death_of_any_process_in_between_kills_everything: UserNamespace,
     programs_that_are_no_build_process_are_told: Nothing,
     large_messages_come_through_and_wrong_ones_are_refused: Nothing,
@@ -632,11 +686,16 @@ const TESTS: &[(&str, Needs, fn())] = tests![
 ];
 
 /// Runs the tests whose names contain an argument, or all; one after the other, because they look at this process'
-/// children and descriptors.
+/// children and descriptors. Understands what cargo and nextest say to a libtest harness.
 fn run_tests(arguments: &[String]) -> ExitCode {
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = TESTS.iter().filter(|(name, ..)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
-    if arguments.iter().any(|argument| argument == "--list") {
+    let matches = |name: &str, filter: &str| if has("--exact") { name == filter } else { name.contains(filter) };
+    let wanted = TESTS
+        .iter()
+        .filter(|_| !has("--ignored"))
+        .filter(|(name, ..)| filters.is_empty() || filters.iter().any(|filter| matches(name, filter)));
+    if has("--list") {
         wanted.for_each(|(name, ..)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }

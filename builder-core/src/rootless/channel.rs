@@ -8,7 +8,7 @@
 //! a connection that ends between two frames is the regular end, one that ends inside a frame is an error. Frames over
 //! [`MAX_FRAME_BYTES`] are refused by both sides, before anything is written and before anything is allocated.
 //!
-//! Knows no message: what a frame means is [`super::message`]'s business and the caller's.
+//! Knows no message: what a frame means is [`super::handshake`]'s business and the caller's.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -12,7 +12,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 
 use super::channel::{Channel, ChannelError};
-use super::diagnosis::{Failure, Stage};
+use super::diagnosis::{Failure, Feature};
 use super::engine::Engine;
 use super::handshake::{FromChild, Namespaces, PROCESS_NAME, Purpose, SOCKET_ARGUMENT, ToChild, VERSION};
 use super::observe::observe;
@@ -87,7 +87,7 @@ fn take_socket() -> io::Result<Channel> {
 fn prepare() -> Result<(), Failure> {
     let failed = |part: &str, error: &io::Error| Failure {
         detail: Some(part.to_owned()),
-        ..Failure::of_call(Stage::Prepare, error)
+        ..Failure::of_call(Feature::Prepare, error)
     };
     process::die_with_parent().map_err(|error| failed("prctl PR_SET_PDEATHSIG", &error))?;
     process::leave_session().map_err(|error| failed("setsid", &error))?;
@@ -98,9 +98,9 @@ fn prepare() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries something, and names the stage if that fails.
-fn at(stage: Stage, result: io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| Failure::of_call(stage, &error))
+/// Tries something, and names the feature if that fails.
+fn at(feature: Feature, result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| Failure::of_call(feature, &error))
 }
 
 fn enter(mut inside: Inside) -> Result<i32, ChannelError> {
@@ -116,29 +116,29 @@ fn enter(mut inside: Inside) -> Result<i32, ChannelError> {
 }
 
 fn unshare_user() -> Result<(), Failure> {
-    at(Stage::UserNamespace, namespace::unshare_user())?;
+    at(Feature::UserNamespace, namespace::unshare_user())?;
     // The maps are written from outside, through files that belong to root unless this process is dumpable, which it
     // is not when its program cannot be read by the user.
-    at(Stage::UserNamespace, process::set_dumpable(Dumpable::Yes))?;
-    at(Stage::UserNamespace, process::die_with_parent())
+    at(Feature::UserNamespace, process::set_dumpable(Dumpable::Yes))?;
+    at(Feature::UserNamespace, process::die_with_parent())
 }
 
 fn become_root() -> Result<SupplementaryGroups, Failure> {
     let groups = match namespace::drop_groups() {
         Ok(()) => SupplementaryGroups::Settable,
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => SupplementaryGroups::Fixed,
-        Err(error) => return Err(Failure::of_call(Stage::BecomeRoot, &error)),
+        Err(error) => return Err(Failure::of_call(Feature::BecomeRoot, &error)),
     };
-    at(Stage::BecomeRoot, namespace::become_root())?;
-    at(Stage::BecomeRoot, process::die_with_parent())?;
+    at(Feature::BecomeRoot, namespace::become_root())?;
+    at(Feature::BecomeRoot, process::die_with_parent())?;
     // From here on for every process of the tree; forks inherit it.
-    at(Stage::BecomeRoot, process::set_dumpable(Dumpable::No))?;
+    at(Feature::BecomeRoot, process::set_dumpable(Dumpable::No))?;
     Ok(groups)
 }
 
 fn unshare_mount_and_pid() -> Result<(), Failure> {
-    at(Stage::MountNamespace, namespace::unshare_mount_and_pid())?;
-    at(Stage::PrivateMounts, namespace::make_mounts_private())
+    at(Feature::MountNamespace, namespace::unshare_mount_and_pid())?;
+    at(Feature::PrivateMounts, namespace::make_mounts_private())
 }
 
 /// The intermediate: starts pid 1, waits for it, and ends as it ended.
@@ -148,7 +148,7 @@ fn supervise(inside: Inside, groups: SupplementaryGroups) -> Result<i32, Channel
         Ok((pipe, signals, process::fork()?))
     });
     match started {
-        Err(error) => inside.fail(Failure::of_call(Stage::PidNamespace, &error)),
+        Err(error) => inside.fail(Failure::of_call(Feature::PidNamespace, &error)),
         Ok(((alive, parent_alive), _, Forked::Child)) => {
             drop(parent_alive);
             first_process(inside, groups, alive)
@@ -191,7 +191,7 @@ fn first_process(inside: Inside, groups: SupplementaryGroups, parent_alive: Owne
         if is_parent_gone { Ok(None) } else { process::fork().map(Some) }
     });
     match started {
-        Err(error) => inside.fail(Failure::of_call(Stage::PidNamespace, &error)),
+        Err(error) => inside.fail(Failure::of_call(Feature::PidNamespace, &error)),
         Ok(None) => Ok(CALLER_GONE),
         Ok(Some(Forked::Child)) => engine_process(inside, groups),
         Ok(Some(Forked::Parent(engine))) => {
@@ -240,7 +240,7 @@ impl Inside {
         // Steps and the user's other programs shall see neither the memory, with credentials in it, nor the program
         // file, which they could otherwise overwrite through /proc. Forked steps keep this until they exec.
         if let Err(error) = process::set_dumpable(Dumpable::No) {
-            return self.fail(Failure::of_call(Stage::Prepare, &error));
+            return self.fail(Failure::of_call(Feature::Prepare, &error));
         }
         self.channel.send(&FromChild::Ready { proc, groups })?;
         match self.purpose {

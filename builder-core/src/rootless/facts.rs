@@ -7,10 +7,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::id_map::{IdMap, SubordinateRange, free_subordinate_start, subordinate_ranges};
+use super::id_map::{IdMap, SubordinateRange, free_subordinate_start, listed_ranges, subordinate_ranges};
 
 /// Where `newuidmap` and `newgidmap` are looked for after the directories that the caller names.
 const HELPER_DIRS: [&str; 6] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin"];
@@ -69,9 +70,9 @@ pub struct HostFacts {
     pub newuidmap: IdMapHelper,
     /// `newgidmap`.
     pub newgidmap: IdMapHelper,
-    /// The user's ranges in `/etc/subuid`.
+    /// The user's ranges in `/etc/subuid`, or wherever `/etc/nsswitch.conf` says.
     pub subuids: Vec<SubordinateRange>,
-    /// The user's ranges in `/etc/subgid`.
+    /// The user's ranges in `/etc/subgid`, or wherever `/etc/nsswitch.conf` says.
     pub subgids: Vec<SubordinateRange>,
     /// First id of a range for the user that no line of the two files uses.
     pub free_subordinate_start: u32,
@@ -112,9 +113,14 @@ impl HostFacts {
         let uid = rustix::process::geteuid().as_raw();
         let user_name = user_name(uid);
         let (subuid, subgid) = (text(SUBUID), text(SUBGID));
-        let name = user_name.as_deref();
+        let subid_source = subid_source(&text("/etc/nsswitch.conf"));
+        let ranges_in = |file: &str, options: &[&str]| match (&subid_source, &user_name) {
+            // shadow asks that source alone then, and refuses ranges that are only in the files.
+            (Some(_), Some(name)) => ranges_of_service(name, options, helper_dirs),
+            _ => subordinate_ranges(file, user_name.as_deref(), uid),
+        };
         Self {
-            program: fs::read_link(program).unwrap_or_else(|_| program.to_owned()),
+            program: fs::canonicalize(program).unwrap_or_else(|_| program.to_owned()),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             has_user_namespaces: Path::new("/proc/self/ns/user").exists(),
             uid,
@@ -136,10 +142,10 @@ impl HostFacts {
             proc_overmounts: proc_overmounts(&mountinfo),
             newuidmap: IdMapHelper::find("newuidmap", helper_dirs),
             newgidmap: IdMapHelper::find("newgidmap", helper_dirs),
-            subuids: subordinate_ranges(&subuid, name, uid),
-            subgids: subordinate_ranges(&subgid, name, uid),
+            subuids: ranges_in(&subuid, &[]),
+            subgids: ranges_in(&subgid, &["-g"]),
             free_subordinate_start: free_subordinate_start(&[&subuid, &subgid]),
-            subid_source: subid_source(&text("/etc/nsswitch.conf")),
+            subid_source,
             user_name,
         }
     }
@@ -182,12 +188,26 @@ impl HostFacts {
 
 impl IdMapHelper {
     fn find(name: &str, dirs: &[PathBuf]) -> Self {
-        let usual = HELPER_DIRS.iter().map(Path::new);
-        let path =
-            dirs.iter().map(PathBuf::as_path).chain(usual).map(|dir| dir.join(name)).find(|path| is_program(path));
+        let path = find_program(name, dirs);
         let privilege = path.as_deref().map_or(HelperPrivilege::None, privilege_of);
         Self { path, privilege }
     }
+}
+
+/// Asks shadow's `getsubids`, which knows how to ask directory services.
+fn ranges_of_service(name: &str, options: &[&str], dirs: &[PathBuf]) -> Vec<SubordinateRange> {
+    let ask = |program: PathBuf| {
+        Command::new(program).args(options).arg(name).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output()
+    };
+    match find_program("getsubids", dirs).map(ask) {
+        Some(Ok(output)) => listed_ranges(&String::from_utf8_lossy(&output.stdout)),
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
+fn find_program(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+    let usual = HELPER_DIRS.iter().map(Path::new);
+    dirs.iter().map(PathBuf::as_path).chain(usual).map(|dir| dir.join(name)).find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {

@@ -109,6 +109,16 @@ pub(crate) fn subordinate_ranges(text: &str, name: Option<&str>, uid: u32) -> Ve
     parse_lines(text).filter(|(owner, _)| is_owner(owner)).map(|(_, range)| range).collect()
 }
 
+/// The ranges in what `getsubids` prints: `0: ann 100000 65536`, one a line.
+pub(crate) fn listed_ranges(text: &str) -> Vec<SubordinateRange> {
+    let range = |line: &str| {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        let (first, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        subordinate_range(first, count)
+    };
+    text.lines().filter_map(range).collect()
+}
+
 /// First id of 65,536 that no line of the files uses, from 100,000 on: what a new line may say.
 pub(crate) fn free_subordinate_start(texts: &[&str]) -> u32 {
     const FIRST: u32 = 100_000;
@@ -123,9 +133,15 @@ fn parse_lines(text: &str) -> impl Iterator<Item = (&str, SubordinateRange)> {
         let owner = fields.next()?;
         let first: u32 = fields.next()?.parse().ok()?;
         let count: u32 = fields.next()?.parse().ok()?;
-        let count = count.min(u32::MAX - first);
-        (fields.next().is_none() && count > 0).then_some((owner, SubordinateRange { first, count }))
+        let is_whole = fields.next().is_none();
+        subordinate_range(first, count).filter(|_| is_whole).map(|range| (owner, range))
     })
+}
+
+/// A range, cut at the largest id there is; `None` when nothing of it is left.
+fn subordinate_range(first: u32, count: u32) -> Option<SubordinateRange> {
+    let count = count.min(u32::MAX - first);
+    (count > 0).then_some(SubordinateRange { first, count })
 }
 
 /// Ids `first..=last`; never empty.
@@ -240,6 +256,13 @@ mod tests {
         );
         assert_eq!(subordinate_ranges(text, None, 1000), [subordinate(300_000, 1000)]);
         assert_eq!(subordinate_ranges(text, Some("bob"), 7), []);
+    }
+
+    #[test]
+    fn ranges_of_a_directory_service_are_read() {
+        let text = "0: ann 100000 65536\n1: ann 2147483648 65536\n";
+        assert_eq!(listed_ranges(text), [subordinate(100_000, 65536), subordinate(2_147_483_648, 65536)]);
+        assert_eq!(listed_ranges("Error fetching ranges\n"), []);
     }
 
     #[test]

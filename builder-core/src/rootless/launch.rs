@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::channel::Channel;
 use super::child::is_init_called;
-use super::diagnosis::Failure;
+use super::diagnosis::{Failure, Feature};
 use super::facts::HostFacts;
 use super::handshake::{FromChild, Namespaces, Purpose, ToChild, VERSION};
 use super::mapper::write_maps;
 use super::observe::Observation;
-use super::tree::ProcessTree;
+use super::tree::{Ending, ProcessTree};
 use super::{Error, LaunchConfig, ProcView, Program, SupplementaryGroups};
 
 /// How long a program may take to say that it is a build process. One that is not may wait for input forever.
@@ -50,25 +50,25 @@ impl Launch {
         let mut launch = Self::start(&program_path(&config.program)?)?;
         launch.channel.send(&ToChild::Start { namespaces, purpose })?;
         if namespaces == Namespaces::Enter {
-            match launch.receive()? {
-                FromChild::InUserNamespace => {}
-                FromChild::Failed(failure) => return Ok(Err(failure)),
-                other => return Err(launch.unexpected(&other)),
+            match launch.receive_during(Feature::UserNamespace)? {
+                Ok(FromChild::InUserNamespace) => {}
+                Ok(FromChild::Failed(failure)) | Err(failure) => return Ok(Err(failure)),
+                Ok(other) => return Err(launch.unexpected(&other)),
             }
             if let Err(failure) = write_maps(facts, launch.guard.tree.pid()) {
                 return Ok(Err(failure));
             }
             launch.channel.send(&ToChild::Mapped)?;
         }
-        match launch.receive()? {
-            FromChild::Ready { proc, groups } => {
+        match launch.receive_during(Feature::MountNamespace)? {
+            Ok(FromChild::Ready { proc, groups }) => {
                 if namespaces == Namespaces::Enter {
                     launch.guard.tree.has_namespace();
                 }
                 Ok(Ok(Ready { launch, proc, groups }))
             }
-            FromChild::Failed(failure) => Ok(Err(failure)),
-            other => Err(launch.unexpected(&other)),
+            Ok(FromChild::Failed(failure)) | Err(failure) => Ok(Err(failure)),
+            Ok(other) => Err(launch.unexpected(&other)),
         }
     }
 
@@ -101,14 +101,25 @@ impl Launch {
     /// # Errors
     /// When it died instead.
     pub(super) fn receive_observations(&mut self) -> Result<Vec<Observation>, Error> {
-        match self.receive()? {
-            FromChild::Probed(observations) => Ok(observations),
-            other => Err(self.unexpected(&other)),
+        match self.channel.recv()? {
+            Some(FromChild::Probed(observations)) => Ok(observations),
+            Some(other) => Err(self.unexpected(&other)),
+            None => Err(self.guard.tree.ended_without_answer()),
         }
     }
 
-    fn receive(&mut self) -> Result<FromChild, Error> {
-        self.channel.recv()?.ok_or_else(|| self.guard.tree.ended_without_answer())
+    /// The next message. A process that dies instead met a policy that kills: the inner error says at what.
+    fn receive_during(&mut self, feature: Feature) -> Result<Result<FromChild, Failure>, Error> {
+        match self.channel.recv()? {
+            Some(message) => Ok(Ok(message)),
+            None => match self.guard.tree.ended_without_answer() {
+                Error::Died(death) => {
+                    let errno = (death.ending == Ending::Killed(libc::SIGSYS)).then_some(libc::EPERM);
+                    Ok(Err(Failure { feature, errno, detail: Some(death.to_string()) }))
+                }
+                error => Err(error),
+            },
+        }
     }
 
     fn unexpected(&self, message: &FromChild) -> Error {

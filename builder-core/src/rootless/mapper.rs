@@ -8,35 +8,34 @@ use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
 
-use super::diagnosis::{Failure, Stage, missing_for_id_map};
+use super::diagnosis::{Failure, Feature, missing_for_id_map};
 use super::facts::{HostFacts, IdMapHelper};
 use super::id_map::IdMap;
 
 /// Writes both maps of process `pid`, a child that is not reaped.
 ///
 /// # Errors
-/// A [`Failure`] of [`Stage::UidMap`] or [`Stage::GidMap`].
+/// A [`Failure`] of [`Feature::UidMap`] or [`Feature::GidMap`].
 pub(super) fn write_maps(facts: &HostFacts, pid: i32) -> Result<(), Failure> {
     if missing_for_id_map(facts).is_some() {
         // The diagnosis finds the same again; trying would only add a less clear answer.
-        return Err(Failure { stage: Stage::UidMap, errno: None, detail: Some("not tried".to_owned()) });
+        return Err(Failure::foreseen(Feature::UidMap));
     }
-    // Groups first: once the users are mapped, the process counts as root, and older kernels are stricter then.
-    write_map(facts, Stage::GidMap, &facts.planned_gid_map(), pid)?;
-    write_map(facts, Stage::UidMap, &facts.planned_uid_map(), pid)
+    write_map(facts, Feature::UidMap, &facts.planned_uid_map(), pid)?;
+    write_map(facts, Feature::GidMap, &facts.planned_gid_map(), pid)
 }
 
-fn write_map(facts: &HostFacts, stage: Stage, map: &IdMap, pid: i32) -> Result<(), Failure> {
-    let (file, helper) = match stage {
-        Stage::GidMap => ("gid_map", &facts.newgidmap),
+fn write_map(facts: &HostFacts, feature: Feature, map: &IdMap, pid: i32) -> Result<(), Failure> {
+    let (file, helper) = match feature {
+        Feature::GidMap => ("gid_map", &facts.newgidmap),
         _ => ("uid_map", &facts.newuidmap),
     };
     if facts.can_map_ids_alone() {
         // One write: the kernel takes a map in a single call, once.
         return fs::write(format!("/proc/{pid}/{file}"), map.to_string())
-            .map_err(|error| Failure::of_call(stage, &error));
+            .map_err(|error| Failure::of_call(feature, &error));
     }
-    run_helper(helper, map, pid).map_err(|detail| Failure { stage, errno: None, detail: Some(detail) })
+    run_helper(helper, map, pid).map_err(|detail| Failure { feature, errno: None, detail: Some(detail) })
 }
 
 /// Runs `newuidmap PID inside outside count …`; an error is what it said.

@@ -23,7 +23,8 @@
 //! * **What the process does not inherit**: environment, umask, controlling terminal, ignored signals, file descriptors.
 //!   The working directory it does, so that relative paths mean the same on both sides.
 //! * **Un-namespaced** (rung `none`) the same process runs the same engine with none of this, and is told why it cannot
-//!   run commands.
+//!   run commands. Helpers that it starts there (`git`) stay in its process group and should set a death signal of
+//!   their own: no namespace takes them with it when the caller is killed.
 //!
 //! Messages are type parameters: this module knows neither requests nor events. See `user_namespaces(7)`,
 //! `pid_namespaces(7)`, `prctl(2)`.
@@ -49,7 +50,7 @@ use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelError, MAX_FRAME_BYTES, Receiver, Sender};
 pub use child::{EngineMain, init_if_build_process};
-pub use diagnosis::{Cause, Diagnosis, Stage};
+pub use diagnosis::{Cause, Diagnosis, Feature};
 pub use engine::{Engine, News};
 pub use facts::{HelperPrivilege, HostFacts, IdMapHelper};
 pub use id_map::{IdMap, IdRange, SubordinateRange};

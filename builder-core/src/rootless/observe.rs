@@ -13,27 +13,27 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use super::diagnosis::{Failure, Stage};
+use super::diagnosis::{Failure, Feature};
 use super::handshake::Namespaces;
 
 /// One thing that was tried; what came of it, in words where there is something to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Observation {
-    pub(super) stage: Stage,
+    pub(super) feature: Feature,
     pub(super) result: Result<Option<String>, Failure>,
 }
 
 impl Observation {
-    fn of_call(stage: Stage, result: io::Result<()>) -> Self {
-        Self { stage, result: result.map(|()| None).map_err(|error| Failure::of_call(stage, &error)) }
+    fn of_call(feature: Feature, result: io::Result<()>) -> Self {
+        Self { feature, result: result.map(|()| None).map_err(|error| Failure::of_call(feature, &error)) }
     }
 }
 
 /// Tries everything that can be tried in these namespaces.
 pub(super) fn observe(state_dir: &Path, namespaces: Namespaces) -> Vec<Observation> {
-    let mut observations = vec![Observation::of_call(Stage::Openat2, resolve_below())];
+    let mut observations = vec![Observation::of_call(Feature::Openat2, resolve_below())];
     if namespaces == Namespaces::Enter {
-        observations.push(Observation::of_call(Stage::MountByDescriptor, mount_by_descriptor()));
+        observations.push(Observation::of_call(Feature::MountByDescriptor, mount_by_descriptor()));
         observations.extend(observe_in_directory(state_dir));
     }
     observations
@@ -60,13 +60,13 @@ fn observe_in_directory(state_dir: &Path) -> Vec<Observation> {
         Ok(work) => work,
         Err(error) => {
             let detail = Some(format!("no directory can be made in {}", state_dir.display()));
-            let failure = Failure { detail, ..Failure::of_call(Stage::MountOverlay, &error) };
-            return vec![Observation { stage: Stage::MountOverlay, result: Err(failure) }];
+            let failure = Failure { detail, ..Failure::of_call(Feature::MountOverlay, &error) };
+            return vec![Observation { feature: Feature::MountOverlay, result: Err(failure) }];
         }
     };
     let observations = vec![
-        Observation::of_call(Stage::MountTmpfs, mount_tmpfs()),
-        Observation { stage: Stage::MountOverlay, result: overlay().map(|()| None) },
+        Observation::of_call(Feature::MountTmpfs, mount_tmpfs()),
+        Observation { feature: Feature::MountOverlay, result: overlay().map(|()| None) },
     ];
     drop(work);
     observations
@@ -105,14 +105,14 @@ const OVERLAY_OPTIONS: &CStr = c"lowerdir=lower,upperdir=upper,workdir=work,user
 fn overlay() -> Result<(), Failure> {
     let failed = |part: &str, error: &io::Error| Failure {
         detail: Some(part.to_owned()),
-        ..Failure::of_call(Stage::MountOverlay, error)
+        ..Failure::of_call(Feature::MountOverlay, error)
     };
     for dir in ["lower", "lower/dir", "upper", "work", "merged"] {
         fs::create_dir(dir).map_err(|error| failed("make directories", &error))?;
     }
     fs::write("lower/file", "x").map_err(|error| failed("write a file", &error))?;
     rustix::mount::mount("overlay", "merged", "overlay", MountFlags::empty(), OVERLAY_OPTIONS)
-        .map_err(|errno| Failure::of_call(Stage::MountOverlay, &errno.into()))?;
+        .map_err(|errno| Failure::of_call(Feature::MountOverlay, &errno.into()))?;
     let checked = check_whiteout()
         .map_err(|error| failed("delete a file of a lower layer", &error))
         .and_then(|()| check_opaque().map_err(|error| failed("recreate a directory of a lower layer", &error)));

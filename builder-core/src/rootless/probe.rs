@@ -7,27 +7,28 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::diagnosis::{Diagnosis, Failure, Stage};
+use super::diagnosis::{Diagnosis, Failure, Feature};
 use super::facts::HostFacts;
 use super::handshake::{Namespaces, Purpose};
 use super::launch::{Launch, Ready, program_path};
 use super::observe::Observation;
 use super::{Error, Isolation, LaunchConfig, ProcView, Rung};
 
-/// The stages of a report, in its order.
-const STAGES: [Stage; 11] = [
-    Stage::UserNamespace,
-    Stage::UidMap,
-    Stage::GidMap,
-    Stage::BecomeRoot,
-    Stage::MountNamespace,
-    Stage::PrivateMounts,
-    Stage::PidNamespace,
-    Stage::MountProc,
-    Stage::MountTmpfs,
-    Stage::MountOverlay,
-    Stage::MountByDescriptor,
+/// What a launch needs, in the order in which it does it.
+const OF_A_LAUNCH: [Feature; 8] = [
+    Feature::UserNamespace,
+    Feature::UidMap,
+    Feature::GidMap,
+    Feature::BecomeRoot,
+    Feature::MountNamespace,
+    Feature::PrivateMounts,
+    Feature::PidNamespace,
+    Feature::MountProc,
 ];
+
+/// What is tried after it.
+const OF_STEPS: [Feature; 4] =
+    [Feature::MountTmpfs, Feature::MountOverlay, Feature::MountByDescriptor, Feature::Openat2];
 
 /// What this host allows, found by doing it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,7 @@ pub struct HostReport {
 #[non_exhaustive]
 pub struct Check {
     /// What.
-    pub stage: Stage,
+    pub feature: Feature,
     /// What came of it.
     pub outcome: Outcome,
     /// What works where this works.
@@ -123,8 +124,8 @@ fn observe(
         Ok(Ready { mut launch, proc, .. }) => {
             let mut observations = launch.receive_observations()?;
             if let ProcView::Refused(errno) = proc {
-                let failure = Failure { stage: Stage::MountProc, errno: Some(errno), detail: None };
-                observations.push(Observation { stage: Stage::MountProc, result: Err(failure) });
+                let failure = Failure { feature: Feature::MountProc, errno: Some(errno), detail: None };
+                observations.push(Observation { feature: Feature::MountProc, result: Err(failure) });
             }
             Ok(Attempt { failure: None, observations })
         }
@@ -132,29 +133,43 @@ fn observe(
 }
 
 impl Attempt {
-    /// Every stage with its outcome. Stages of the launch come in the order in which they are done: those before the one
-    /// that failed passed, those after it were not tried.
+    /// Every feature with its outcome.
     fn checks(&self, facts: &HostFacts, is_isolated: bool) -> Vec<Check> {
-        let failed_at =
-            self.failure.as_ref().and_then(|failure| STAGES.iter().position(|stage| *stage == failure.stage));
-        let check = |(index, stage): (usize, Stage)| {
-            let observed = self.observations.iter().find(|observation| observation.stage == stage);
-            let failure = self.failure.as_ref().filter(|failure| failure.stage == stage);
-            let failure = failure.or_else(|| observed.and_then(|observation| observation.result.as_ref().err()));
-            let outcome = match failure {
-                Some(failure) => Outcome::Failed(Diagnosis::find(facts, failure)),
-                None if observed.is_some() || is_isolated || failed_at.is_some_and(|failed| index < failed) => {
-                    Outcome::Passed
-                }
-                None => Outcome::NotTried,
-            };
-            Check { stage, outcome, unlocks: stage.unlocks().to_owned() }
+        let failed_at = self.failure.as_ref().map(|failure| OF_A_LAUNCH.iter().position(|at| *at == failure.feature));
+        // A launch that failed did all that comes before, and nothing after; where it failed tells `outcome`.
+        let launched = match failed_at {
+            Some(index) => index.unwrap_or(0),
+            None if is_isolated => OF_A_LAUNCH.len(),
+            None => 0,
         };
-        STAGES.into_iter().chain([Stage::Openat2]).enumerate().map(check).collect()
+        let of_a_launch = OF_A_LAUNCH.into_iter().enumerate().map(|(index, feature)| (feature, index < launched));
+        let observed = |feature| self.observations.iter().any(|observation| observation.feature == feature);
+        let of_steps = OF_STEPS.into_iter().map(|feature| (feature, observed(feature)));
+        of_a_launch
+            .chain(of_steps)
+            .map(|(feature, was_done)| Check {
+                feature,
+                outcome: self.outcome(facts, feature, was_done),
+                unlocks: feature.unlocks().to_owned(),
+            })
+            .collect()
+    }
+
+    fn outcome(&self, facts: &HostFacts, feature: Feature, was_done: bool) -> Outcome {
+        let refused = self.observations.iter().filter_map(|observation| observation.result.as_ref().err());
+        match self.failure.iter().chain(refused).find(|failure| failure.feature == feature) {
+            Some(failure) => Outcome::Failed(Diagnosis::find(facts, failure)),
+            None if was_done => Outcome::Passed,
+            None => Outcome::NotTried,
+        }
     }
 }
 
 impl HostReport {
+    fn has_failed(&self, feature: Feature) -> bool {
+        self.checks.iter().any(|check| check.feature == feature && matches!(check.outcome, Outcome::Failed(_)))
+    }
+
     /// The report as lines of text, without colour: one per check, what to do below those that failed, the rung last.
     pub fn summary_lines(&self) -> Vec<String> {
         let facts = &self.facts;
@@ -181,13 +196,16 @@ impl HostReport {
                 Outcome::Failed(diagnosis) => ("FAILED", format!("  {diagnosis}")),
                 Outcome::NotTried => ("-", format!("  not tried; unlocks {}", check.unlocks)),
             };
-            lines.push(format!("{:<20} {mark}{note}", check.stage.to_string()));
+            lines.push(format!("{:<20} {mark}{note}", check.feature.to_string()));
             if let Outcome::Failed(diagnosis) = &check.outcome {
                 lines.push(format!("    unlocks: {}", check.unlocks));
                 lines.extend(diagnosis.remedies.iter().map(|remedy| format!("    try: {remedy}")));
             }
         }
         lines.push(match (&self.rung, &self.no_exec) {
+            (Rung::Userns, _) if self.has_failed(Feature::MountOverlay) => {
+                "rung: userns, but RUN cannot work without mount-overlay".to_owned()
+            }
             (Rung::Userns, _) => "rung: userns, RUN works".to_owned(),
             (Rung::None, Some(why)) => format!("rung: none, builds without RUN work; {why}"),
             (Rung::None, None) => "rung: none, builds without RUN work".to_owned(),
@@ -225,48 +243,57 @@ mod tests {
     use super::*;
     use crate::rootless::facts::tests::healthy;
 
-    fn failed(stage: Stage, errno: i32) -> Failure {
-        Failure { stage, errno: Some(errno), detail: None }
+    fn failed(feature: Feature, errno: i32) -> Failure {
+        Failure { feature, errno: Some(errno), detail: None }
     }
 
-    fn outcomes(checks: &[Check]) -> Vec<(Stage, &'static str)> {
+    fn outcomes(checks: &[Check]) -> Vec<(Feature, &'static str)> {
         let word = |outcome: &Outcome| match outcome {
             Outcome::Passed => "passed",
             Outcome::Failed(_) => "failed",
             Outcome::NotTried => "not tried",
         };
-        checks.iter().map(|check| (check.stage, word(&check.outcome))).collect()
+        checks.iter().map(|check| (check.feature, word(&check.outcome))).collect()
     }
 
     #[test]
     fn a_launch_that_stops_in_the_middle_tells_before_and_after() {
-        let openat2 = Observation { stage: Stage::Openat2, result: Ok(None) };
-        let attempt = Attempt { failure: Some(failed(Stage::BecomeRoot, libc::EPERM)), observations: vec![openat2] };
+        let openat2 = Observation { feature: Feature::Openat2, result: Ok(None) };
+        let attempt = Attempt { failure: Some(failed(Feature::BecomeRoot, libc::EPERM)), observations: vec![openat2] };
         assert_eq!(
             outcomes(&attempt.checks(&healthy(), false)),
             [
-                (Stage::UserNamespace, "passed"),
-                (Stage::UidMap, "passed"),
-                (Stage::GidMap, "passed"),
-                (Stage::BecomeRoot, "failed"),
-                (Stage::MountNamespace, "not tried"),
-                (Stage::PrivateMounts, "not tried"),
-                (Stage::PidNamespace, "not tried"),
-                (Stage::MountProc, "not tried"),
-                (Stage::MountTmpfs, "not tried"),
-                (Stage::MountOverlay, "not tried"),
-                (Stage::MountByDescriptor, "not tried"),
-                (Stage::Openat2, "passed"),
+                (Feature::UserNamespace, "passed"),
+                (Feature::UidMap, "passed"),
+                (Feature::GidMap, "passed"),
+                (Feature::BecomeRoot, "failed"),
+                (Feature::MountNamespace, "not tried"),
+                (Feature::PrivateMounts, "not tried"),
+                (Feature::PidNamespace, "not tried"),
+                (Feature::MountProc, "not tried"),
+                (Feature::MountTmpfs, "not tried"),
+                (Feature::MountOverlay, "not tried"),
+                (Feature::MountByDescriptor, "not tried"),
+                (Feature::Openat2, "passed"),
             ]
         );
     }
 
     #[test]
     fn what_fails_inside_namespaces_does_not_take_them_away() {
-        let result = Err(failed(Stage::MountOverlay, libc::EINVAL));
-        let attempt = Attempt { failure: None, observations: vec![Observation { stage: Stage::MountOverlay, result }] };
+        let result = Err(failed(Feature::MountOverlay, libc::EINVAL));
+        let attempt =
+            Attempt { failure: None, observations: vec![Observation { feature: Feature::MountOverlay, result }] };
         let checks = attempt.checks(&healthy(), true);
-        let failing: Vec<_> = outcomes(&checks).into_iter().filter(|(_, word)| *word != "passed").collect();
-        assert_eq!(failing, [(Stage::MountOverlay, "failed")]);
+        let others: Vec<_> = outcomes(&checks).into_iter().filter(|(_, word)| *word != "passed").collect();
+        assert_eq!(
+            others,
+            [
+                (Feature::MountTmpfs, "not tried"),
+                (Feature::MountOverlay, "failed"),
+                (Feature::MountByDescriptor, "not tried"),
+                (Feature::Openat2, "not tried"),
+            ]
+        );
     }
 }

@@ -166,3 +166,22 @@ impl CancelHandle {
         self.tree.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rootless::Program;
+
+    #[test]
+    fn a_program_that_would_not_become_a_build_process_is_not_started_again() {
+        let config = LaunchConfig::new(Program::SelfExe);
+        assert!(matches!(BuildProcess::spawn(&config), Err(Error::InitNotCalled)));
+    }
+
+    #[test]
+    fn handles_go_to_other_threads() {
+        fn is_send_and_sync<T: Send + Sync>() {}
+        is_send_and_sync::<CancelHandle>();
+        is_send_and_sync::<BuildProcess>();
+    }
+}

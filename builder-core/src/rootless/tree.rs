@@ -35,6 +35,8 @@ pub enum Ending {
     Exited(i32),
     /// A signal of this number killed it.
     Killed(i32),
+    /// It ended, and other code of the caller took the status: by waiting for every child, or by ignoring SIGCHLD.
+    Unknown,
 }
 
 /// What is known of a build process that ended without an answer.
@@ -52,6 +54,7 @@ pub struct Death {
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ending {
+            Ending::Unknown => f.write_str("the build process ended with no answer")?,
             Ending::Exited(code) => write!(f, "the build process left with code {code} and no answer")?,
             Ending::Killed(number) => match nix::sys::signal::Signal::try_from(number) {
                 Ok(signal) => write!(f, "the build process was killed by {signal}")?,
@@ -167,7 +170,10 @@ impl ProcessTree {
     pub(super) fn end(&self) {
         let state = self.lock();
         if let Life::Running = state.life {
-            let killed = if state.has_namespace { process::terminate(self.pid) } else { process::kill(self.pid) };
+            let killed = match state.has_namespace {
+                true => process::terminate(self.pid),
+                false => process::kill_with_group(self.pid),
+            };
             match killed {
                 // The process is ours and unreaped, so there is nothing that could refuse but a kernel policy, and
                 // then there is nothing else to try.
@@ -220,9 +226,7 @@ impl ProcessTree {
         let ending = match waited.and_then(|()| process::wait_for(self.pid)) {
             Ok(Ended::Exited(code)) => Ending::Exited(code),
             Ok(Ended::Signaled(signal)) => Ending::Killed(signal),
-            // Someone else waits for every child of this program, or the program ignores SIGCHLD: it is over, how
-            // is not to be had.
-            Err(_) => Ending::Exited(-1),
+            Err(_) => Ending::Unknown,
         };
         state.life = Life::Over(ending);
         self.over.notify_all();

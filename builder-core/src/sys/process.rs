@@ -141,6 +141,18 @@ pub(crate) fn kill(pid: Pid) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
+/// Sends SIGKILL to a process and, if it leads a group by now, to its whole group, under the condition of [`kill`].
+///
+/// # Errors
+/// `EPERM` when the child is of another user.
+pub(crate) fn kill_with_group(pid: Pid) -> io::Result<()> {
+    match rustix::process::kill_process_group(pid, rustix::process::Signal::KILL) {
+        Ok(()) => Ok(()),
+        // There is no such group: the child has not made its own yet.
+        Err(_) => kill(pid),
+    }
+}
+
 /// Sends SIGTERM, under the condition of [`kill`].
 ///
 /// # Errors
@@ -362,6 +374,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "reaped by what is tested")]
     fn a_child_keeps_its_id_until_it_is_reaped() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().expect("sh");
         let pid = Pid::from_child(&child);
@@ -372,6 +385,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "reaped by what is tested")]
     fn a_deadly_signal_is_told_from_an_exit_code() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "kill -9 $$"]).spawn().expect("sh");
         assert_eq!(wait_for(Pid::from_child(&child)).expect("reap"), Ended::Signaled(9));

@@ -1,8 +1,8 @@
 //! Why commands cannot be isolated here, and the smallest change that helps.
 //!
 //! Pure: the facts and the failure go in, a diagnosis comes out. The kernel says little more than `EPERM`, so the cause
-//! is inferred: the stage that failed narrows it, the facts decide. Where they do not, the diagnosis says so instead of
-//! guessing. One function per kind of stage picks the cause here; [`words`] gives each cause its text.
+//! is inferred: the feature that was refused narrows it, the facts decide. Where they do not, the diagnosis says so instead
+//! of guessing. One function per kind of feature picks the cause here; [`words`] gives each cause its text.
 
 use std::fmt;
 use std::io;
@@ -15,11 +15,12 @@ use super::facts::{HelperPrivilege, HostFacts};
 mod tests;
 mod words;
 
-/// What was done when it failed, in the order of a launch; the ones from `MountTmpfs` on only a probe does.
+/// Something that the host must allow, in the order in which a launch needs it; those from `MountTmpfs` on are needed
+/// by steps, and only a probe tries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Stage {
+pub enum Feature {
     /// Prepare the process: session, signals, limits.
     Prepare,
     /// Make a user namespace.
@@ -44,11 +45,11 @@ pub enum Stage {
     MountOverlay,
     /// Resolve paths below a directory in the kernel (`openat2`).
     Openat2,
-    /// Mount by file descriptor (`open_tree`, `fsopen`, `mount_setattr`).
+    /// Mount by file descriptor (`open_tree`, `fsopen`, `fsmount`).
     MountByDescriptor,
 }
 
-impl Stage {
+impl Feature {
     /// What works once this works, for a table.
     pub(crate) fn unlocks(self) -> &'static str {
         match self {
@@ -86,42 +87,36 @@ impl Stage {
     }
 }
 
-impl fmt::Display for Stage {
-    /// The stage's code, as in JSON.
+impl fmt::Display for Feature {
+    /// The stable name, as in JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
 }
 
-/// A stage that failed.
+/// A feature that the host did not give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// What was done.
-    pub(crate) stage: Stage,
+    /// Which.
+    pub(crate) feature: Feature,
     /// The kernel's answer, where it came from the kernel.
     pub(crate) errno: Option<i32>,
-    /// What a helper program said, or which part of the stage it was.
+    /// What a helper program said, or at which part it failed.
     pub(crate) detail: Option<String>,
 }
 
 impl Failure {
     /// A failed system call.
-    pub(crate) fn of_call(stage: Stage, error: &io::Error) -> Self {
+    pub(crate) fn of_call(feature: Feature, error: &io::Error) -> Self {
         match error.raw_os_error() {
-            Some(errno) => Self { stage, errno: Some(errno), detail: None },
-            None => Self { stage, errno: None, detail: Some(error.to_string()) },
+            Some(errno) => Self { feature, errno: Some(errno), detail: None },
+            None => Self { feature, errno: None, detail: Some(error.to_string()) },
         }
     }
 
-    /// What a call answered, in words.
-    fn answer(&self) -> String {
-        let errno = self.errno.map(|errno| nix::errno::Errno::from_raw(errno).to_string());
-        match (errno, &self.detail) {
-            (Some(errno), Some(detail)) => format!("{errno}, {detail}"),
-            (Some(errno), None) => errno,
-            (None, Some(detail)) => detail.clone(),
-            (None, None) => "no reason given".to_owned(),
-        }
+    /// Something that was not even tried, because the facts say that it cannot work.
+    pub(crate) fn foreseen(feature: Feature) -> Self {
+        Self { feature, errno: None, detail: None }
     }
 
     fn is(&self, errnos: &[i32]) -> bool {
@@ -131,7 +126,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.stage.doing(), self.answer())
+        f.write_str(self.feature.doing())?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", nix::errno::Errno::from_raw(errno))?;
+        }
+        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
     }
 }
 
@@ -178,6 +177,8 @@ pub enum Cause {
     NoNewPrivileges,
     /// The helper refused the map.
     IdMapRefused,
+    /// Root without `CAP_SETUID` and `CAP_SETGID`.
+    SetuidMissing,
     /// Root without `CAP_SETFCAP`.
     SetfcapMissing,
     /// Parts of `/proc` are covered.
@@ -240,14 +241,14 @@ const REFUSALS: [i32; 3] = [libc::EPERM, libc::EACCES, libc::ENOSYS];
 const LIMITS: [i32; 2] = [libc::ENOSPC, libc::EUSERS];
 
 fn cause(facts: &HostFacts, failure: &Failure) -> Cause {
-    match failure.stage {
-        Stage::UserNamespace => user_namespace_cause(facts, failure),
-        Stage::UidMap | Stage::GidMap => missing_for_id_map(facts).unwrap_or_else(|| id_map_cause(facts, failure)),
-        Stage::MountProc if failure.is(&REFUSALS) && !facts.proc_overmounts.is_empty() => Cause::ProcCovered,
-        Stage::MountOverlay => overlay_cause(facts, failure),
-        Stage::Openat2 if !is_kernel_at_least(facts, 5, 6) => Cause::KernelTooOld,
-        Stage::MountByDescriptor if !is_kernel_at_least(facts, 5, 12) => Cause::KernelTooOld,
-        Stage::Prepare => Cause::Unknown,
+    match failure.feature {
+        Feature::UserNamespace => user_namespace_cause(facts, failure),
+        Feature::UidMap | Feature::GidMap => missing_for_id_map(facts).unwrap_or_else(|| id_map_cause(facts, failure)),
+        Feature::MountProc if failure.is(&REFUSALS) && !facts.proc_overmounts.is_empty() => Cause::ProcCovered,
+        Feature::MountOverlay => overlay_cause(facts, failure),
+        Feature::Openat2 if !is_kernel_at_least(facts, 5, 6) => Cause::KernelTooOld,
+        Feature::MountByDescriptor if !is_kernel_at_least(facts, 5, 2) => Cause::KernelTooOld,
+        Feature::Prepare => Cause::Unknown,
         _ => confinement_cause(facts, failure),
     }
 }
@@ -287,6 +288,9 @@ pub(crate) fn missing_for_id_map(facts: &HostFacts) -> Option<Cause> {
     let helpers = [&facts.newuidmap, &facts.newgidmap];
     let any_has = |privilege| helpers.iter().any(|helper| helper.privilege == privilege);
     if facts.subuids.is_empty() || facts.subgids.is_empty() {
+        if facts.uid == 0 {
+            return Some(Cause::SetuidMissing);
+        }
         Some(if facts.subid_source.is_some() { Cause::SubordinateIdsElsewhere } else { Cause::NoSubordinateIds })
     } else if !has_range {
         Some(Cause::SubordinateIdsUnmapped)

@@ -6,12 +6,16 @@ use super::*;
 use crate::rootless::facts::tests::healthy;
 use crate::rootless::id_map::IdMap;
 
-fn refused(stage: Stage, errno: i32) -> Failure {
-    Failure { stage, errno: Some(errno), detail: None }
+fn refused(feature: Feature, errno: i32) -> Failure {
+    Failure { feature, errno: Some(errno), detail: None }
+}
+
+fn foreseen() -> Failure {
+    Failure::foreseen(Feature::UidMap)
 }
 
 fn refused_by_helper(said: &str) -> Failure {
-    Failure { stage: Stage::UidMap, errno: None, detail: Some(said.to_owned()) }
+    Failure { feature: Feature::UidMap, errno: None, detail: Some(said.to_owned()) }
 }
 
 fn find(fault: impl FnOnce(&mut HostFacts), failure: &Failure) -> Diagnosis {
@@ -54,7 +58,7 @@ fn faults_of_making_a_user_namespace() {
         (|_| {}, libc::EPERM, Cause::Unknown),
     ];
     for (index, (fault, errno, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(find(fault, &refused(Stage::UserNamespace, errno)).cause, expected, "case {index}");
+        assert_eq!(find(fault, &refused(Feature::UserNamespace, errno)).cause, expected, "case {index}");
     }
 }
 
@@ -87,12 +91,18 @@ fn faults_of_mapping_ids_as_a_user() {
 
 #[test]
 fn faults_of_mapping_ids_as_root() {
-    let failure = refused(Stage::UidMap, libc::EPERM);
+    let failure = refused(Feature::UidMap, libc::EPERM);
     let without_setfcap = |facts: &mut HostFacts| {
         as_root(facts);
         facts.capabilities &= !(1 << 31);
     };
     assert_eq!(find(without_setfcap, &failure).cause, Cause::SetfcapMissing);
+    let without_setuid = |facts: &mut HostFacts| {
+        as_root(facts);
+        facts.capabilities = 0;
+        facts.subuids.clear();
+    };
+    assert_eq!(find(without_setuid, &foreseen()).cause, Cause::SetuidMissing);
     let single = |facts: &mut HostFacts| {
         as_root(facts);
         facts.uid_map = IdMap::parse("0 1000 1").expect("map");
@@ -107,7 +117,7 @@ fn faults_of_mapping_ids_as_root() {
 
 #[test]
 fn faults_after_the_map_is_written_are_someone_who_confines() {
-    for stage in [Stage::BecomeRoot, Stage::MountNamespace, Stage::PrivateMounts, Stage::MountTmpfs] {
+    for feature in [Feature::BecomeRoot, Feature::MountNamespace, Feature::PrivateMounts, Feature::MountTmpfs] {
         let cases: [(Fault, i32, Cause); 6] = [
             (|facts| facts.apparmor_restricts_userns = Some(1), libc::EPERM, Cause::ApparmorRestriction),
             (
@@ -128,7 +138,7 @@ fn faults_after_the_map_is_written_are_someone_who_confines() {
             (|facts| facts.seccomp_filter = true, libc::EIO, Cause::Unknown),
         ];
         for (index, (fault, errno, expected)) in cases.into_iter().enumerate() {
-            assert_eq!(find(fault, &refused(stage, errno)).cause, expected, "{stage}, case {index}");
+            assert_eq!(find(fault, &refused(feature, errno)).cause, expected, "{feature}, case {index}");
         }
     }
 }
@@ -137,22 +147,22 @@ fn faults_after_the_map_is_written_are_someone_who_confines() {
 fn faults_of_what_steps_need_besides() {
     let old = |facts: &mut HostFacts| facts.kernel = "5.4.0-150-generic".to_owned();
     let covered = |facts: &mut HostFacts| facts.proc_overmounts = vec!["/proc/kcore".to_owned()];
-    assert_eq!(find(covered, &refused(Stage::MountProc, libc::EPERM)).cause, Cause::ProcCovered);
-    assert_eq!(find(|_| {}, &refused(Stage::MountProc, libc::EPERM)).cause, Cause::Unknown);
-    assert_eq!(find(old, &refused(Stage::MountOverlay, libc::EPERM)).cause, Cause::KernelTooOld);
-    assert_eq!(find(|_| {}, &refused(Stage::MountOverlay, libc::ENODEV)).cause, Cause::OverlayMissing);
-    assert_eq!(find(|_| {}, &refused(Stage::MountOverlay, libc::EINVAL)).cause, Cause::OverlayUnfitDirectory);
-    assert_eq!(find(old, &refused(Stage::Openat2, libc::ENOSYS)).cause, Cause::KernelTooOld);
+    assert_eq!(find(covered, &refused(Feature::MountProc, libc::EPERM)).cause, Cause::ProcCovered);
+    assert_eq!(find(|_| {}, &refused(Feature::MountProc, libc::EPERM)).cause, Cause::Unknown);
+    assert_eq!(find(old, &refused(Feature::MountOverlay, libc::EPERM)).cause, Cause::KernelTooOld);
+    assert_eq!(find(|_| {}, &refused(Feature::MountOverlay, libc::ENODEV)).cause, Cause::OverlayMissing);
+    assert_eq!(find(|_| {}, &refused(Feature::MountOverlay, libc::EINVAL)).cause, Cause::OverlayUnfitDirectory);
+    assert_eq!(find(old, &refused(Feature::Openat2, libc::ENOSYS)).cause, Cause::KernelTooOld);
     let filtered = |facts: &mut HostFacts| facts.seccomp_filter = true;
-    assert_eq!(find(filtered, &refused(Stage::Openat2, libc::ENOSYS)).cause, Cause::SeccompFilter);
+    assert_eq!(find(filtered, &refused(Feature::Openat2, libc::ENOSYS)).cause, Cause::SeccompFilter);
 }
 
 #[test]
 fn commands_can_be_pasted() {
-    let diagnosis = find(|facts| facts.subuids.clear(), &refused_by_helper("not tried"));
+    let diagnosis = find(|facts| facts.subuids.clear(), &foreseen());
     assert_eq!(
         diagnosis.problem,
-        "cannot write the user namespace's map of users: not tried: ann has no line in /etc/subuid and a line in /etc/subgid"
+        "cannot write the user namespace's map of users: ann has no line in /etc/subuid and a line in /etc/subgid"
     );
     assert_eq!(
         diagnosis.remedies,
@@ -164,13 +174,13 @@ fn commands_can_be_pasted() {
         facts.user_name = None;
     };
     assert_eq!(
-        find(both, &refused_by_helper("not tried")).remedies[0],
+        find(both, &foreseen()).remedies[0],
         "sudo usermod --add-subuids 165536-231071 --add-subgids 165536-231071 1000"
     );
     let lost = |facts: &mut HostFacts| facts.newgidmap.privilege = HelperPrivilege::None;
-    assert_eq!(find(lost, &refused_by_helper("not tried")).remedies[0], "sudo chmod u+s /usr/bin/newgidmap");
+    assert_eq!(find(lost, &foreseen()).remedies[0], "sudo chmod u+s /usr/bin/newgidmap");
     let restricted = |facts: &mut HostFacts| facts.apparmor_restricts_userns = Some(1);
-    let profile = &find(restricted, &refused(Stage::BecomeRoot, libc::EPERM)).remedies[0];
+    let profile = &find(restricted, &refused(Feature::BecomeRoot, libc::EPERM)).remedies[0];
     assert!(profile.contains("profile builder \"/opt/tools/builder\""), "{profile}");
 }
 
@@ -197,6 +207,7 @@ fn every_cause_has_a_stable_name_a_reason_and_a_remedy() {
         (Cause::IdMapHelperNosuid, "id-map-helper-nosuid"),
         (Cause::NoNewPrivileges, "no-new-privileges"),
         (Cause::IdMapRefused, "id-map-refused"),
+        (Cause::SetuidMissing, "setuid-missing"),
         (Cause::SetfcapMissing, "setfcap-missing"),
         (Cause::ProcCovered, "proc-covered"),
         (Cause::OverlayMissing, "overlay-missing"),

@@ -27,7 +27,7 @@ pub(super) fn because(cause: Cause, facts: &HostFacts) -> String {
             format!("the subordinate ids of {user} do not exist in the user namespace that this process runs in")
         }
         Cause::SubordinateIdsElsewhere => format!(
-            "/etc/nsswitch.conf takes subordinate ids from {:?}, and /etc/subuid and /etc/subgid have none for {user}",
+            "/etc/nsswitch.conf takes subordinate ids from {:?}, and `getsubids` tells of none for {user}",
             facts.subid_source.as_deref().unwrap_or("elsewhere")
         ),
         Cause::SingleId => "the user namespace that this process runs in has a single id".to_owned(),
@@ -39,6 +39,7 @@ pub(super) fn because(cause: Cause, facts: &HostFacts) -> String {
         Cause::IdMapHelperNosuid => "newuidmap is on a file system mounted nosuid".to_owned(),
         Cause::NoNewPrivileges => "no_new_privs is set, so newuidmap gets no rights".to_owned(),
         Cause::IdMapRefused => "newuidmap or newgidmap refused the map".to_owned(),
+        Cause::SetuidMissing => "root lacks CAP_SETUID or CAP_SETGID, and has no subordinate ids".to_owned(),
         Cause::SetfcapMissing => "root lacks CAP_SETFCAP, which a map with the id 0 needs".to_owned(),
         Cause::ProcCovered => format!("parts of /proc are covered ({})", facts.proc_overmounts.join(" ")),
         Cause::OverlayMissing => "the kernel has no overlay file system, or its module is not loaded".to_owned(),
@@ -80,7 +81,11 @@ pub(super) fn remedies(cause: Cause, facts: &HostFacts) -> Vec<String> {
         Cause::Chroot => list(&["run outside of the chroot, or make it with pivot_root (systemd-nspawn, bwrap)"]),
         Cause::OwnIdUnmapped => list(&["run as a user that the container's user namespace maps"]),
         Cause::ThreadsBeforeInit => list(&["call `builder_core::init()` first in `main`, before any thread starts"]),
-        Cause::NoSubordinateIds | Cause::SubordinateIdsElsewhere => subordinate_id_remedies(facts, &user),
+        Cause::NoSubordinateIds => subordinate_id_remedies(facts, &user),
+        Cause::SubordinateIdsElsewhere => list(&[
+            "have the directory service give the user ranges (check with getsubids USER; getsubids -g USER)",
+            "set `subid: files` in /etc/nsswitch.conf and add the user to /etc/subuid and /etc/subgid",
+        ]),
         Cause::SubordinateIdsUnmapped | Cause::SingleId => list(&[
             "run the container with a larger user namespace, or outside of it",
             "give the user a range in /etc/subuid and /etc/subgid that `cat /proc/self/uid_map` covers",
@@ -96,6 +101,10 @@ pub(super) fn remedies(cause: Cause, facts: &HostFacts) -> Vec<String> {
             "start without no_new_privs (docker: drop --security-opt no-new-privileges; Kubernetes: allowPrivilegeEscalation: true; systemd: NoNewPrivileges=no)",
         ]),
         Cause::IdMapRefused => subordinate_id_remedies(facts, &user),
+        Cause::SetuidMissing => list(&[
+            "docker run --cap-add SETUID --cap-add SETGID --cap-add SETFCAP …",
+            "in the container's securityContext: capabilities: {add: [SETUID, SETGID, SETFCAP]}",
+        ]),
         Cause::SetfcapMissing => {
             list(&["docker run --cap-add SETFCAP …", "run as a user with subordinate ids instead of root"])
         }
@@ -109,7 +118,10 @@ pub(super) fn remedies(cause: Cause, facts: &HostFacts) -> Vec<String> {
         }
         Cause::KernelTooOld => list(&["run on Linux 5.12 or later"]),
         Cause::NotAsked => list(&["choose the isolation \"auto\""]),
-        Cause::Unknown => list(&["look into the kernel log for a refusal (sudo dmesg; SELinux: sudo ausearch -m avc)"]),
+        Cause::Unknown => list(&[
+            "look into the kernel log for a refusal (sudo dmesg; SELinux: sudo ausearch -m avc)",
+            "run outside of a chroot",
+        ]),
     }
 }
 
