@@ -1,8 +1,8 @@
 //! Runs a [`Program`] between clone and exec.
 //!
-//! Nothing here allocates, locks, logs or panics: other threads of the build process may have held any lock when this
-//! copy was made (see [`crate::sys::clone`]). Every call is a system call with prepared arguments, and the first that fails
-//! is reported by number. This process is pid 1 of the step: it stays as a reaper while its child becomes the command.
+//! Nothing here allocates, locks, logs or panics: this process shares the memory of the build process, whose threads run on
+//! (see [`crate::sys::clone`]). Every call is a system call with prepared arguments, and the first that fails is reported
+//! by number. This process is pid 1 of the step: it stays as a reaper while its child becomes the command.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::program::{Handle, Links, Operation, Program, Slot, Target};
 use super::report;
@@ -30,18 +30,17 @@ pub(super) fn run(program: &Program, report: BorrowedFd<'_>) -> u8 {
     if child.perform_all(&program.setup, 0, report).is_err() {
         return 1;
     }
-    let forked = clone::fork(0, &mut || {
-        if child.perform_all(&program.command, program.setup.len(), report).is_ok() {
+    // Closed one by one, as what is open later is closed behind the backs of owners.
+    child.made = [const { None }; Slot::COUNT];
+    let command = clone::vfork(&|| {
+        if child.perform_command_all(&program.command, program.setup.len(), report).is_ok() {
             execute(program, report);
         }
         127
     });
-    // Closed one by one, as the descriptors below are closed behind the backs of their owners.
-    child.made = [const { None }; Slot::COUNT];
-    match forked {
-        Ok(forked) => {
-            std::mem::forget(forked.pidfd);
-            reap(forked.pid, report);
+    match command {
+        Ok(command) => {
+            reap(command, report);
             0
         }
         Err(errno) => {
@@ -117,6 +116,10 @@ fn read_head(path: &CStr, head: &mut [u8]) -> usize {
         .unwrap_or_default()
 }
 
+fn reported(result: Result<(), Errno>, operation: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
+    result.map_err(|errno| report::send_failed(report, operation, errno))
+}
+
 struct Child<'a> {
     program: &'a Program,
     made: [Option<OwnedFd>; Slot::COUNT],
@@ -125,10 +128,14 @@ struct Child<'a> {
 impl Child<'_> {
     fn perform_all(&mut self, operations: &[Operation], base: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
         for (index, operation) in operations.iter().enumerate() {
-            if let Err(errno) = self.perform(operation) {
-                report::send_failed(report, base + index, errno);
-                return Err(());
-            }
+            reported(self.perform(operation), base + index, report)?;
+        }
+        Ok(())
+    }
+
+    fn perform_command_all(&self, operations: &[Operation], base: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
+        for (index, operation) in operations.iter().enumerate() {
+            reported(self.perform_command(operation), base + index, report)?;
         }
         Ok(())
     }
@@ -167,7 +174,7 @@ impl Child<'_> {
                 self.replace(*dir, path, || clone_with(self.handle(*dir)?, path, Attributes::MOUNT_ATTR_RDONLY))
             }
             Operation::EnterRoot => enter_root(self.handle(ROOT)?),
-            command => self.perform_command(command),
+            _ => Err(Errno::INVAL),
         }
     }
 
@@ -238,11 +245,9 @@ impl Child<'_> {
 }
 
 /// The build process is pid 1 of a namespace around this one, so its death kills the step in any case; the signal is
-/// for build processes that are not. Without the dump flag, nobody in the step may read this copy of its memory
-/// through `/proc/1`, unless he has `CAP_SYS_PTRACE` in the user namespace where the build process was executed.
+/// for build processes that are not.
 fn tie_to_parent() -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
 fn clone_with(dir: BorrowedFd<'_>, path: &CStr, add: Attributes) -> Result<OwnedFd, Errno> {
