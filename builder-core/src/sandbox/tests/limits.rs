@@ -114,18 +114,3 @@ fn static_caller(image: &Image) -> Option<String> {
     let compiled = std::process::Command::new("cc").arg("-static").arg("-o").arg(program).arg(file).output().ok()?;
     compiled.status.success().then(|| "/calls".to_owned())
 }
-
-in_namespaces! {
-    #[ignore = "measures"]
-    fn zz_cost() {
-        let image = Image::new();
-        let ballast = vec![1_u8; std::env::var("BALLAST").map_or(0, |v| v.parse::<usize>().unwrap()) << 20];
-        for network in [Network::Host, Network::None] {
-            let spec = Spec { network, ..image.spec(&["/bin/true"]) };
-            let mut times: Vec<_> = (0..100).map(|_| { let s = std::time::Instant::now(); try_run(&spec).unwrap(); s.elapsed().as_micros() }).collect();
-            times.sort();
-            println!("{network:?}: min {} median {} p90 {} us", times[0], times[50], times[90]);
-        }
-        println!("{}", ballast.len());
-    }
-}
