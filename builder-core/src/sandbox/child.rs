@@ -190,8 +190,8 @@ impl Child<'_> {
             }
             Operation::ChangeDirectory { path } => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::process::fchdir(rustix::fs::openat2(CWD, path.as_c_str(), flags, Mode::empty(), resolve)?)
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                rustix::process::fchdir(open_in_root(CWD, path, flags, Mode::empty(), resolve)?)
             }
             Operation::LeaveKeyring => clone::leave_keyring(),
             Operation::SetGroups(groups) => rustix::thread::set_thread_groups(groups),
@@ -265,8 +265,29 @@ fn resolve(root: BorrowedFd<'_>, path: &CStr, links: Links) -> Result<OwnedFd, E
     if links == Links::Refuse {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    open_in_root(root, path, OFlags::PATH, Mode::empty(), resolve)
 }
+
+/// The kernel gives up with `EAGAIN` on a path with `..` when anything on the machine was renamed or mounted meanwhile, as it
+/// then cannot rule out that the walk left the root (`openat2(2)`). Builds side by side do both all the time.
+fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN) => rustix::thread::sched_yield(),
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// How often a path is tried: a bound, in case somebody renames in order to keep us busy.
+const ATTEMPTS: usize = 10_000;
 
 /// Makes `path`, whose parent directory exists, unless something is there.
 fn ensure(root: BorrowedFd<'_>, path: &CStr, kind: FileType) -> Result<(), Errno> {
@@ -274,10 +295,10 @@ fn ensure(root: BorrowedFd<'_>, path: &CStr, kind: FileType) -> Result<(), Errno
         Err(Errno::NOENT) => {}
         found => return found.map(|_| ()),
     }
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
     let no_links = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     if kind == FileType::RegularFile {
-        return rustix::fs::openat2(root, path, flags, Mode::from_raw_mode(0o644), no_links).map(|_| ());
+        return open_in_root(root, path, flags, Mode::from_raw_mode(0o644), no_links).map(|_| ());
     }
     // mkdir knows no RESOLVE flags: the name must be the last component below a parent resolved like the rest.
     let bytes = path.to_bytes_with_nul();
