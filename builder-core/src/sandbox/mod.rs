@@ -1,7 +1,8 @@
 //! Runs one command in new mount, pid, ipc, uts, cgroup and (on request) network namespaces over an overlay of image layers.
 //!
 //! What is to run comes as data, a [`Spec`]; what it writes goes to a callback; when [`run`] returns, no process of the
-//! step is left and its overlay is unmounted, so the upperdir lies still. The module knows no Dockerfile, no layer and no
+//! step is left, so the upperdir lies still. Its overlay is unmounted, or will be as soon as steps that are being started have
+//! closed their copies of our descriptors. The module knows no Dockerfile, no layer and no
 //! cache, and it changes nothing but the upperdir.
 //!
 //! ```text
