@@ -1,8 +1,8 @@
 //! Runs a [`Program`] between clone and exec.
 //!
-//! Nothing here allocates, locks, logs or panics: other threads of the build process may have held any lock when this
-//! copy was made (see [`crate::sys::clone`]). Every call is a system call with prepared arguments, and the first that fails
-//! is reported by number. This process is pid 1 of the step: it stays as a reaper while its child becomes the command.
+//! Nothing here allocates, locks, logs or panics: this process shares the memory of the build process, whose threads run on
+//! (see [`crate::sys::clone`]). Every call is a system call with prepared arguments, and the first that fails is reported
+//! by number. This process is pid 1 of the step: it stays as a reaper while its child becomes the command.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::program::{Handle, Links, Operation, Program, Slot, Target};
 use super::report;
@@ -30,18 +30,17 @@ pub(super) fn run(program: &Program, report: BorrowedFd<'_>) -> u8 {
     if child.perform_all(&program.setup, 0, report).is_err() {
         return 1;
     }
-    let forked = clone::fork(0, &mut || {
-        if child.perform_all(&program.command, program.setup.len(), report).is_ok() {
+    // Closed one by one, as what is open later is closed behind the backs of owners.
+    child.made = [const { None }; Slot::COUNT];
+    let command = clone::vfork(&|| {
+        if child.perform_command_all(&program.command, program.setup.len(), report).is_ok() {
             execute(program, report);
         }
         127
     });
-    // Closed one by one, as the descriptors below are closed behind the backs of their owners.
-    child.made = [const { None }; Slot::COUNT];
-    match forked {
-        Ok(forked) => {
-            std::mem::forget(forked.pidfd);
-            reap(forked.pid, report);
+    match command {
+        Ok(command) => {
+            reap(command, report);
             0
         }
         Err(errno) => {
@@ -117,6 +116,10 @@ fn read_head(path: &CStr, head: &mut [u8]) -> usize {
         .unwrap_or_default()
 }
 
+fn reported(result: Result<(), Errno>, operation: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
+    result.map_err(|errno| report::send_failed(report, operation, errno))
+}
+
 struct Child<'a> {
     program: &'a Program,
     made: [Option<OwnedFd>; Slot::COUNT],
@@ -125,10 +128,14 @@ struct Child<'a> {
 impl Child<'_> {
     fn perform_all(&mut self, operations: &[Operation], base: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
         for (index, operation) in operations.iter().enumerate() {
-            if let Err(errno) = self.perform(operation) {
-                report::send_failed(report, base + index, errno);
-                return Err(());
-            }
+            reported(self.perform(operation), base + index, report)?;
+        }
+        Ok(())
+    }
+
+    fn perform_command_all(&self, operations: &[Operation], base: usize, report: BorrowedFd<'_>) -> Result<(), ()> {
+        for (index, operation) in operations.iter().enumerate() {
+            reported(self.perform_command(operation), base + index, report)?;
         }
         Ok(())
     }
@@ -167,7 +174,7 @@ impl Child<'_> {
                 self.replace(*dir, path, || clone_with(self.handle(*dir)?, path, Attributes::MOUNT_ATTR_RDONLY))
             }
             Operation::EnterRoot => enter_root(self.handle(ROOT)?),
-            command => self.perform_command(command),
+            _ => Err(Errno::INVAL),
         }
     }
 
@@ -183,8 +190,8 @@ impl Child<'_> {
             }
             Operation::ChangeDirectory { path } => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::process::fchdir(rustix::fs::openat2(CWD, path.as_c_str(), flags, Mode::empty(), resolve)?)
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                rustix::process::fchdir(open_in_root(CWD, path, flags, Mode::empty(), resolve)?)
             }
             Operation::LeaveKeyring => clone::leave_keyring(),
             Operation::SetGroups(groups) => rustix::thread::set_thread_groups(groups),
@@ -238,11 +245,9 @@ impl Child<'_> {
 }
 
 /// The build process is pid 1 of a namespace around this one, so its death kills the step in any case; the signal is
-/// for build processes that are not. Without the dump flag, nobody in the step may read this copy of its memory
-/// through `/proc/1`, unless he has `CAP_SYS_PTRACE` in the user namespace where the build process was executed.
+/// for build processes that are not.
 fn tie_to_parent() -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
 fn clone_with(dir: BorrowedFd<'_>, path: &CStr, add: Attributes) -> Result<OwnedFd, Errno> {
@@ -260,8 +265,29 @@ fn resolve(root: BorrowedFd<'_>, path: &CStr, links: Links) -> Result<OwnedFd, E
     if links == Links::Refuse {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    open_in_root(root, path, OFlags::PATH, Mode::empty(), resolve)
 }
+
+/// The kernel gives up with `EAGAIN` on a path with `..` when anything on the machine was renamed or mounted meanwhile, as it
+/// then cannot rule out that the walk left the root (`openat2(2)`). Builds side by side do both all the time.
+fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN) => rustix::thread::sched_yield(),
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// How often a path is tried: a bound, in case somebody renames in order to keep us busy.
+const ATTEMPTS: usize = 10_000;
 
 /// Makes `path`, whose parent directory exists, unless something is there.
 fn ensure(root: BorrowedFd<'_>, path: &CStr, kind: FileType) -> Result<(), Errno> {
@@ -269,10 +295,10 @@ fn ensure(root: BorrowedFd<'_>, path: &CStr, kind: FileType) -> Result<(), Errno
         Err(Errno::NOENT) => {}
         found => return found.map(|_| ()),
     }
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
     let no_links = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     if kind == FileType::RegularFile {
-        return rustix::fs::openat2(root, path, flags, Mode::from_raw_mode(0o644), no_links).map(|_| ());
+        return open_in_root(root, path, flags, Mode::from_raw_mode(0o644), no_links).map(|_| ());
     }
     // mkdir knows no RESOLVE flags: the name must be the last component below a parent resolved like the rest.
     let bytes = path.to_bytes_with_nul();

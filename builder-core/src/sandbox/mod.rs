@@ -1,7 +1,8 @@
 //! Runs one command in new mount, pid, ipc, uts, cgroup and (on request) network namespaces over an overlay of image layers.
 //!
 //! What is to run comes as data, a [`Spec`]; what it writes goes to a callback; when [`run`] returns, no process of the
-//! step is left and its overlay is unmounted, so the upperdir lies still. The module knows no Dockerfile, no layer and no
+//! step is left, so the upperdir lies still. Its overlay is unmounted, or will be as soon as steps that are being started have
+//! closed their copies of our descriptors. The module knows no Dockerfile, no layer and no
 //! cache, and it changes nothing but the upperdir.
 //!
 //! ```text
@@ -13,7 +14,7 @@
 //!   wait, parse report ◀── report pipe ──── wait until nobody is left, report, end
 //! ```
 //!
-//! Invariants: between clone and exec nothing allocates (`child`); no path of the image is resolved other than by the
+//! Invariants: between clone and exec nothing allocates (`child`, which shares the build process's memory); no path of the image is resolved other than by the
 //! kernel below the overlay's root; the command starts with descriptors 0 to 2, default signals, umask 022, an exact
 //! environment and exact groups.
 //!
@@ -79,16 +80,15 @@ pub(crate) fn run(
     if kill_switch.is_thrown() {
         return Err(Error::Cancelled);
     }
+    // The child shares this memory, so whoever could trace it could read the build's secrets.
+    clone::hide_memory().map_err(supervise_failed("hide the memory"))?;
     let report = child_pipes.report;
-    let forked = clone::fork(namespaces, &mut || child::run(&program, report.as_fd()))
-        .map_err(|source| Error::Clone { source })?;
-    let pidfd = Arc::new(forked.pidfd);
-    let armed = kill_switch.arm(Arc::clone(&pidfd));
-    drop(report);
-    // Our handles would keep the mounts alive after the step.
-    let program = Program { handles: Vec::new(), ..program };
-    let messages = pipes.supervise(&pidfd, output)?;
-    drop(armed);
+    let child = || child::run(&program, report.as_fd());
+    let messages = clone::scoped(namespaces, &child, |pidfd| {
+        let _armed = kill_switch.arm(Arc::clone(pidfd));
+        pipes.supervise(pidfd, output)
+    });
+    let messages = messages.map_err(|source| Error::Clone { source })??;
     outcome(spec, &program, kill_switch, &report::parse(&messages))
 }
 

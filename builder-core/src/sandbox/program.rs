@@ -77,7 +77,7 @@ pub(super) enum Links {
 /// One step of the child; all but [`Operation::Fallback`]'s second half are system calls with prepared arguments.
 #[derive(Debug)]
 pub(super) enum Operation {
-    /// Die when the build process dies, and hide this copy of its memory from the step.
+    /// Die when the build process dies.
     TieToParent,
     /// Set the host name.
     SetHostname(String),
@@ -154,7 +154,7 @@ impl Operation {
     fn describe(&self) -> String {
         let text = |string: &CStr| string.to_string_lossy().into_owned();
         match self {
-            Self::TieToParent => "prctl of the sandbox's first process".into(),
+            Self::TieToParent => "set the parent death signal".into(),
             Self::SetHostname(name) => format!("set hostname {name:?}"),
             Self::LoopbackUp => "bring up loopback".into(),
             Self::StopPropagation => "make mounts private".into(),

@@ -122,6 +122,6 @@ pub(crate) enum Network {
 pub(crate) enum Security {
     /// Docker's default capabilities, seccomp profile, masked and read-only paths.
     Sandbox,
-    /// All that the build process has in its user namespace.
+    /// All that the build process has in its user namespace, but for tracing it: `CAP_SYS_PTRACE`.
     Insecure,
 }

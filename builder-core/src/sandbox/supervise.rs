@@ -1,13 +1,11 @@
 //! The parent's side of a running step: reads its output until its pid 1 has ended.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::error::Error;
 use crate::event::OutputStream;
@@ -47,10 +45,10 @@ impl Pipes {
         Ok((Self { stdout, stderr, report }, child))
     }
 
-    /// Passes on output until the process has ended and its zombie is gone; returns what it reported.
+    /// Passes on output until the process has ended; returns what it reported.
     pub(super) fn supervise(
         self,
-        pidfd: &Arc<OwnedFd>,
+        pidfd: &OwnedFd,
         output: &mut dyn FnMut(OutputStream, &[u8]),
     ) -> Result<Vec<u8>, Error> {
         let failed = |operation| move |source| Error::Supervise { operation, source };
@@ -76,7 +74,6 @@ impl Pipes {
         }
         let mut report = Vec::new();
         drain(&self.report, &mut piece, &mut |bytes| report.extend_from_slice(bytes)).map_err(failed("read"))?;
-        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).map_err(failed("wait"))?;
         Ok(report)
     }
 }

@@ -1,19 +1,30 @@
 //! Making a process in new namespaces from a threaded one, and what that process may call before it executes.
 //!
-//! **Contract of every function here and of every closure passed to [`fork`]**: a copy of one thread of a threaded process has
-//! the locks of the other threads in whatever state they were. So the child may make system calls and touch its own stack and
-//! what was prepared for it; it may not allocate, lock, log, panic or return through the caller.
-//! Sources: `clone(2)`, `signal-safety(7)`.
+//! **Memory is shared.** The child of [`scoped`] runs on a stack of its own in the memory of this process, like a scoped
+//! thread, but with descriptors, namespaces and credentials of its own. A copy (`fork`) would cost 10 ms for each 100 MiB
+//! that the build process holds, twice a step, and each write of its threads a page fault afterwards. What this asks for:
 //!
-//! The calls are raw because libc's `fork` runs handlers and takes no namespaces, and rustix offers none of them.
+//! * Closures passed to [`scoped`] and [`vfork`] make system calls and touch their own stack and what is shared with
+//!   them. They may not allocate, lock, log, panic or use anything thread-local: their thread-local variables are those of the
+//!   thread that made them, which runs on. Functions here and in [`super::mount`] do not even touch `errno`.
+//! * The process must not be dumpable, or whoever may trace the child may read and write the memory of the parent
+//!   ([`hide_memory`]).
+//!
+//! Sources: `clone(2)`, `vfork(2)`, `ptrace(2)` (access mode checking).
+//!
+//! The calls are raw because libc's go through `errno`, and rustix has no wrappers for them.
 #![allow(unsafe_code, reason = "clone, execve and signal resets have no safe wrappers")]
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, c_char, c_int, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions};
+
+use super::raw::{self, Arguments};
 
 /// New mount, pid, ipc, uts and cgroup namespaces; no new user namespace.
 pub(crate) const STEP_NAMESPACES: c_int =
@@ -21,79 +32,146 @@ pub(crate) const STEP_NAMESPACES: c_int =
 /// A new network namespace with nothing in it.
 pub(crate) const NETWORK_NAMESPACE: c_int = libc::CLONE_NEWNET;
 
-/// The result of a raw call: what it returned, or the error that the calling thread's `errno` names.
-pub(super) fn check(result: c_long) -> Result<c_long, Errno> {
-    if result < 0 { Err(last_error()) } else { Ok(result) }
-}
+/// Stack of a scoped child. It holds that of a vforked grandchild as well.
+const STACK: usize = 512 << 10;
+/// Stack of a vforked child.
+const SMALL_STACK: usize = 128 << 10;
 
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
+/// What a child runs; its result is its exit code.
+type Body<'a> = &'a (dyn Fn() -> u8 + Sync);
 
-/// A child process.
-#[derive(Debug)]
-pub(crate) struct Forked {
-    /// Its number in the pid namespace of the caller.
-    pub(crate) pid: Pid,
-    /// A handle that stays its own after it has ended.
-    pub(crate) pidfd: OwnedFd,
-}
-
-/// Runs `child` in a copy of this process in new `namespaces` (0 for none). All signals are blocked in the child, as its
-/// handlers are still the parent's; see [`default_signals`]. The child ends with the byte that `child` returns.
-pub(crate) fn fork(namespaces: c_int, child: &mut dyn FnMut() -> u8) -> Result<Forked, Errno> {
-    let mask = set_signal_mask(u64::MAX)?;
-    let result = clone_process(namespaces, child);
-    set_signal_mask(mask)?;
-    result
-}
-
-fn clone_process(namespaces: c_int, child: &mut dyn FnMut() -> u8) -> Result<Forked, Errno> {
-    let mut pidfd: RawFd = -1;
-    let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with a null stack this is fork: the child goes on with a copy of this stack.
-    // `pidfd` is a live c_int for the kernel to write to; the remaining arguments belong to flags that are not set.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone, c_long::from(flags), 0_usize, std::ptr::from_mut(&mut pidfd), 0_usize, 0_usize)
-    };
-    let pid = i32::try_from(check(pid)?).map_err(|_| Errno::OVERFLOW)?;
-    let Some(pid) = Pid::from_raw(pid) else { run_child(child) };
-    // SAFETY: the kernel stored a new descriptor there (CLONE_PIDFD), which nobody else knows of.
-    Ok(Forked { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
-}
-
-fn run_child(child: &mut dyn FnMut() -> u8) -> ! {
-    /// Ends the process if a panic, which the contract forbids, unwinds into this second copy of the parent's stack.
-    struct EndOnUnwind;
-    impl Drop for EndOnUnwind {
+/// Runs `child` in a process of its own in new `namespaces` and meanwhile `parent` here, with the child's pidfd. All
+/// signals are blocked in the child, as its handlers are those of this process; see [`default_signals`].
+///
+/// When `parent` returns or panics, the child is killed unless it has ended, and waited for: what it borrows outlives it.
+pub(crate) fn scoped<R>(
+    namespaces: c_int,
+    child: Body<'_>,
+    parent: impl FnOnce(&Arc<OwnedFd>) -> R,
+) -> Result<R, Errno> {
+    /// Ends and reaps the child before what it uses goes away.
+    struct Ending(Arc<OwnedFd>);
+    impl Drop for Ending {
         fn drop(&mut self) {
-            exit(u8::MAX);
+            // Fails only if it has ended already.
+            rustix::process::pidfd_send_signal(&self.0, Signal::KILL).ok();
+            // Ours alone to wait for, so nothing but EINTR can come before the end.
+            let wait = || rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED);
+            while matches!(wait(), Err(Errno::INTR)) {}
         }
     }
-    let _guard = EndOnUnwind;
-    exit(child())
+    let stack = Stack::new()?;
+    let mask = set_signal_mask(u64::MAX)?;
+    let mut pidfd: RawFd = -1;
+    let flags = namespaces | libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: `stack` belongs to the child alone, and it and `child` live until `Ending` has seen the child's end, which is
+    // dropped before them. `child` is Sync, so it may run beside this thread.
+    let cloned = unsafe { clone_on(stack.top(), flags, &child, std::ptr::from_mut(&mut pidfd)) };
+    // SAFETY: the kernel stored a new descriptor there (CLONE_PIDFD), which nobody else knows of.
+    let ending = cloned.map(|_| Ending(Arc::new(unsafe { OwnedFd::from_raw_fd(pidfd) })));
+    set_signal_mask(mask)?;
+    let ending = ending?;
+    let result = parent(&ending.0);
+    drop(ending);
+    drop(stack);
+    Ok(result)
+}
+
+/// Runs `child` while the caller stands still, until the child executes a program or ends. Returns its number in the
+/// caller's pid namespace. Signals stay as they are.
+pub(crate) fn vfork(child: Body<'_>) -> Result<Pid, Errno> {
+    // On this stack, so that no memory needs to be found: the caller's frames do not move while it stands still.
+    let mut stack = [const { MaybeUninit::<u8>::uninit() }; SMALL_STACK];
+    let top = stack.as_mut_ptr_range().end.cast();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack and `child` live until this call returns, and the kernel lets it return only when the child no
+    // longer uses this memory (CLONE_VFORK).
+    let pid = unsafe { clone_on(top, flags, &child, std::ptr::null_mut()) }?;
+    Pid::from_raw(pid).ok_or(Errno::CHILD)
+}
+
+/// # Safety
+///
+/// The memory below `top` must be the child's alone for as long as it runs, and `child` must live as long.
+unsafe fn clone_on(top: *mut c_void, flags: c_int, child: &Body<'_>, pidfd: *mut RawFd) -> Result<c_int, Errno> {
+    extern "C" fn start(child: *mut c_void) -> c_int {
+        /// Ends the process if a panic, which the contract forbids, gets here.
+        struct EndOnUnwind;
+        impl Drop for EndOnUnwind {
+            fn drop(&mut self) {
+                exit(u8::MAX);
+            }
+        }
+        let _guard = EndOnUnwind;
+        // SAFETY: `clone_on` passed the address of a `Body` that outlives this process.
+        let child = unsafe { *child.cast::<Body<'_>>() };
+        exit(child())
+    }
+    let argument = std::ptr::from_ref(child).cast_mut().cast();
+    // SAFETY: the stack is writable and its end is aligned to 16; the child's lifetime is the caller's promise. libc's
+    // wrapper is used because starting on another stack cannot be written in Rust.
+    let pid = unsafe { libc::clone(start, top, flags, argument, pidfd) };
+    if pid < 0 { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) } else { Ok(pid) }
+}
+
+/// Memory for a stack, with a page below it that may not be touched.
+struct Stack {
+    base: *mut c_void,
+}
+
+impl Stack {
+    const GUARD: usize = 64 << 10;
+    const LENGTH: usize = Self::GUARD + STACK;
+
+    fn new() -> Result<Self, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        let (none, read_write) = (libc::PROT_NONE, libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), Self::LENGTH, none, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(Errno::NOMEM);
+        }
+        let stack = Self { base };
+        // SAFETY: the range lies in the new mapping, which is a multiple of any page size.
+        let protected = unsafe { libc::mprotect(base.byte_add(Self::GUARD), STACK, read_write) };
+        if protected == 0 { Ok(stack) } else { Err(Errno::NOMEM) }
+    }
+
+    fn top(&self) -> *mut c_void {
+        // SAFETY: one past the end of the mapping.
+        unsafe { self.base.byte_add(Self::LENGTH) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nobody runs on it any more. Failure would only leak it.
+        unsafe { libc::munmap(self.base, Self::LENGTH) };
+    }
+}
+
+/// Keeps other processes of the same user, and those of a step, from tracing this process and reading its memory,
+/// unless they have `CAP_SYS_PTRACE` in the user namespace in which it was executed.
+pub(crate) fn hide_memory() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Ends the process without running exit handlers.
 pub(crate) fn exit(code: u8) -> ! {
-    // SAFETY: `_exit` has no preconditions and does not return.
-    unsafe { libc::_exit(c_int::from(code)) }
+    loop {
+        // Does not return.
+        call_with_numbers(libc::SYS_exit_group, [usize::from(code), 0, 0, 0, 0, 0]).ok();
+    }
 }
 
 fn set_signal_mask(mask: u64) -> Result<u64, Errno> {
     let mut old = 0_u64;
-    // SAFETY: both pointers are to live 8-byte masks, the size the kernel is told. The raw call is used because libc
-    // keeps its own signals out of masks, and a child must not run even their handlers.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            std::ptr::from_ref(&mask),
-            std::ptr::from_mut(&mut old),
-            size_of::<u64>(),
-        )
-    };
-    check(result).map(|_| old)
+    let (new, previous) = (std::ptr::from_ref(&mask), std::ptr::from_mut(&mut old));
+    let how = raw::signed(libc::SIG_SETMASK);
+    let arguments = [how, raw::address(new), raw::address(previous), size_of::<u64>(), 0, 0];
+    // SAFETY: both pointers are to live 8-byte masks, the size the kernel is told. libc would keep its own signals out
+    // of the mask, and a child must not run even their handlers.
+    unsafe { raw::call(libc::SYS_rt_sigprocmask, arguments) }.map(|_| old)
 }
 
 /// Gives every signal its default action, then unblocks all. `execve` would keep ignored ones ignored.
@@ -102,11 +180,9 @@ pub(crate) fn default_signals() -> Result<(), Errno> {
     // would not touch the two signals it uses itself, which a caller may have left ignored.
     let default_action = [0_u64; 4];
     for signal in (1..=SIGNALS).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        let arguments = [raw::signed(signal), raw::address(&default_action), 0, size_of::<u64>(), 0, 0];
         // SAFETY: the kernel reads the action, which is large enough, and writes no old one; a mask has 8 bytes.
-        let result = unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default_action.as_ptr(), 0_usize, size_of::<u64>())
-        };
-        check(result)?;
+        unsafe { raw::call(libc::SYS_rt_sigaction, arguments) }?;
     }
     set_signal_mask(0).map(|_| ())
 }
@@ -114,50 +190,53 @@ pub(crate) fn default_signals() -> Result<(), Errno> {
 /// Number of the last signal.
 const SIGNALS: c_int = 64;
 
-/// Closes all descriptors from `first` to `last`.
+/// A call whose arguments are plain numbers.
+fn call_with_numbers(number: libc::c_long, arguments: Arguments) -> Result<usize, Errno> {
+    // SAFETY: callers pass numbers only, none of which the kernel takes for an address.
+    unsafe { raw::call(number, arguments) }
+}
+
+/// Closes all descriptors of this process from `first` to `last`. For children only, which never drop the owners of theirs:
+/// they end in [`exit`] or [`execute`].
 pub(crate) fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
-    close_range_with(first, last, 0)
+    call_with_numbers(libc::SYS_close_range, [raw::signed(first), raw::signed(last), 0, 0, 0, 0]).map(|_| ())
 }
 
 /// Marks all descriptors from `first` on to be closed by `execve`.
 pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
-    close_range_with(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
-}
-
-fn close_range_with(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: takes three integers. Descriptors owned by values of the parent are closed in this process's own copy of
-    // the table, and the child never drops those values: it ends in `_exit` or `execve`.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(|_| ())
+    const CLOSE_RANGE_CLOEXEC: usize = 4;
+    let arguments = [raw::signed(first), raw::signed(RawFd::MAX), CLOSE_RANGE_CLOEXEC, 0, 0, 0];
+    call_with_numbers(libc::SYS_close_range, arguments).map(|_| ())
 }
 
 /// Makes copies of three descriptors 0, 1 and 2. They must not be among these themselves, which holds for everything opened
 /// by a Rust program: its runtime opens missing standard descriptors first.
 pub(crate) fn set_stdio(stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Errno> {
     for (to, from) in [stdin, stdout, stderr].into_iter().enumerate() {
-        let to = RawFd::try_from(to).map_err(|_| Errno::BADF)?;
-        // SAFETY: takes two integers. No value owns descriptors 0 to 2 of this process.
-        check(c_long::from(unsafe { libc::dup2(from.as_raw_fd(), to) }))?;
+        // No value owns descriptors 0 to 2 of a child.
+        call_with_numbers(libc::SYS_dup3, [raw::signed(from.as_raw_fd()), to, 0, 0, 0, 0])?;
     }
     Ok(())
 }
 
 /// Sends SIGKILL to every process of the pid namespace except its pid 1, which must be the caller.
 pub(crate) fn kill_all_others() {
-    // SAFETY: takes two integers. ESRCH, nobody left, is the goal.
-    unsafe { libc::kill(-1, libc::SIGKILL) };
+    // ESRCH, nobody left, is the goal.
+    call_with_numbers(libc::SYS_kill, [raw::signed(-1), raw::signed(libc::SIGKILL), 0, 0, 0, 0]).ok();
 }
 
 /// Removes a capability from the bounding set; `EINVAL` when the kernel has no capability of that number.
 pub(crate) fn drop_bounding_capability(capability: u32) -> Result<(), Errno> {
-    // SAFETY: takes integers only.
-    check(c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })).map(|_| ())
+    let capability = usize::try_from(capability).map_err(|_| Errno::INVAL)?;
+    let option = raw::signed(libc::PR_CAPBSET_DROP);
+    call_with_numbers(libc::SYS_prctl, [option, capability, 0, 0, 0, 0]).map(|_| ())
 }
 
 /// Joins a new session keyring, so that keys of whoever started the build are out of reach. No keyrings is fine.
 pub(crate) fn leave_keyring() -> Result<(), Errno> {
-    const JOIN_SESSION_KEYRING: c_long = 1;
-    // SAFETY: a null name asks for an anonymous keyring; nothing is dereferenced.
-    match check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0_usize) }) {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    // A null name asks for an anonymous keyring.
+    match call_with_numbers(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, 0, 0, 0, 0, 0]) {
         Ok(_) | Err(Errno::NOSYS) => Ok(()),
         Err(error) => Err(error),
     }
@@ -165,6 +244,7 @@ pub(crate) fn leave_keyring() -> Result<(), Errno> {
 
 /// Brings the loopback interface of the network namespace up; the kernel then gives it 127.0.0.1 and ::1.
 pub(crate) fn loopback_up() -> Result<(), Errno> {
+    const IFF_UP: i16 = 1;
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
@@ -177,12 +257,11 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
         *to = c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = IFF_UP;
+    let number = usize::try_from(libc::SIOCSIFFLAGS).map_err(|_| Errno::INVAL)?;
+    let arguments = [raw::signed(socket.as_raw_fd()), number, raw::address(&request), 0, 0, 0];
     // SAFETY: `request` is a live `ifreq` with a terminated name, which SIOCSIFFLAGS reads.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
-    check(c_long::from(result)).map(|_| ())
+    unsafe { raw::call(libc::SYS_ioctl, arguments) }.map(|_| ())
 }
-
-const IFF_UP: i16 = 1;
 
 /// Strings with the array of pointers that `execve` wants.
 pub(crate) struct StringArray {
@@ -190,6 +269,9 @@ pub(crate) struct StringArray {
     /// Owns what the pointers point to; never changed after construction.
     strings: Vec<CString>,
 }
+
+// SAFETY: nothing is changed after construction, so any number of threads may read it.
+unsafe impl Sync for StringArray {}
 
 impl std::fmt::Debug for StringArray {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -207,7 +289,11 @@ impl From<Vec<CString>> for StringArray {
 
 /// Replaces the process image. Returns only the reason why it could not.
 pub(crate) fn execute(path: &CStr, arguments: &StringArray, environment: &StringArray) -> Result<Infallible, Errno> {
+    let (argv, envp) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    let arguments = [raw::address(path.as_ptr()), raw::address(argv), raw::address(envp), 0, 0, 0];
     // SAFETY: both arrays end in a null pointer and point to terminated strings they own.
-    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
-    Err(last_error())
+    match unsafe { raw::call(libc::SYS_execve, arguments) } {
+        Ok(_) => Err(Errno::IO),
+        Err(errno) => Err(errno),
+    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod file;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod process;
+mod raw;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 #[cfg(test)]

@@ -17,6 +17,8 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::raw;
+
 pub(crate) use rustix::mount::MountAttrFlags as Attributes;
 
 /// How far a clone or a change of attributes reaches.
@@ -122,19 +124,11 @@ fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, reach: Reach, attributes: &li
     if reach == Reach::Recursive {
         flags |= libc::AT_RECURSIVE;
     }
+    let (place, length) = (raw::signed(dir.as_raw_fd()), size_of::<libc::mount_attr>());
+    let arguments = [place, raw::address(path.as_ptr()), raw::signed(flags), raw::address(attributes), length, 0];
     // SAFETY: `path` is NUL-terminated and `attributes` is a `mount_attr` of the size passed; both outlive the call,
     // and the kernel only reads them.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            dir.as_raw_fd(),
-            path.as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    super::clone::check(result).map(|_| ())
+    unsafe { raw::call(libc::SYS_mount_setattr, arguments) }.map(|_| ())
 }
 
 /// The directories of an overlay.

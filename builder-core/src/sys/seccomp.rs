@@ -4,6 +4,8 @@
 
 use rustix::io::Errno;
 
+use super::raw;
+
 /// One instruction of classic BPF.
 pub(crate) type Instruction = libc::sock_filter;
 
@@ -31,10 +33,9 @@ impl Filter {
         };
         // Without SPEC_ALLOW, kernels before 5.16 turn on mitigations that make every filtered process far slower.
         let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        let flags = usize::try_from(flags).map_err(|_| Errno::INVAL)?;
+        let operation = usize::try_from(libc::SECCOMP_SET_MODE_FILTER).map_err(|_| Errno::INVAL)?;
         // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies and only reads them.
-        let result = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
-        };
-        super::clone::check(result).map(|_| ())
+        unsafe { raw::call(libc::SYS_seccomp, [operation, flags, raw::address(&program), 0, 0, 0]) }.map(|_| ())
     }
 }

@@ -1,7 +1,7 @@
 //! System calls that a step may make with any arguments, and their numbers. The set is the one of Docker's default
 //! profile (moby `profiles/seccomp/default.json`, 2025) for Docker's default capabilities; numbers are the kernel's.
 
-/// Position of an architecture in [`Numbers`].
+/// Position of x86-64 in [`Numbers`].
 pub(super) const X86_64: usize = 0;
 /// x86-64 with 32-bit pointers; numbers without the bit that marks them.
 pub(super) const X32: usize = 1;

@@ -30,8 +30,10 @@ in_namespaces! {
         // The kernel lets root list the numbers of descriptors, not what they are.
         let script = "cd /proc/1; for name in environ mem maps auxv exe fd/*; do \
             if cat $name >/dev/null 2>&1; then echo $name; fi; done; ls cwd/ root/ 2>/dev/null";
-        let ran = ran(&image.sh(script));
-        assert_eq!((ran.stdout.as_str(), ran.exit), ("", Exit::Code(1)));
+        for security in [Security::Sandbox, Security::Insecure] {
+            let ran = ran(&Spec { security, ..image.sh(script) });
+            assert_eq!((ran.stdout.as_str(), ran.exit), ("", Exit::Code(1)), "{security:?}");
+        }
     }
 
     fn sys_is_read_only() {
@@ -229,6 +231,44 @@ in_namespaces! {
         spec.mounts = vec![tmpfs("out", None, 0o1777)];
         assert_eq!(setup_error(&spec).1, rustix::io::Errno::NOENT);
         assert_eq!(entries(canary.path()), Vec::<String>::new());
+    }
+
+    fn a_target_swapped_while_it_is_mounted_leads_nowhere() {
+        let image = Image::new();
+        let (cache, canary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(cache.path().join("dir")).unwrap();
+        symlink(canary.path(), cache.path().join("link")).unwrap();
+        std::fs::create_dir(cache.path().join("target")).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for other in ["link", "dir"] {
+                        let (other, target) = (cache.path().join(other), cache.path().join("target"));
+                        let flags = rustix::fs::RenameFlags::EXCHANGE;
+                        rustix::fs::renameat_with(rustix::fs::CWD, &other, rustix::fs::CWD, &target, flags).unwrap();
+                    }
+                }
+            });
+            let mut spec = image.sh("echo x > /tmp/target/x; ls /tmp/target/");
+            spec.mounts = vec![bind(cache.path(), "tmp", false), tmpfs("tmp/target", None, 0o777)];
+            for _ in 0..40 {
+                match try_run(&spec) {
+                    Ok(_) | Err(Error::Setup { source: rustix::io::Errno::LOOP | rustix::io::Errno::NOENT, .. }) => {}
+                    Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(entries(canary.path()), Vec::<String>::new());
+    }
+
+    fn nothing_is_mounted_over_the_root() {
+        let image = Image::new();
+        for target in ["", "/", "."] {
+            let spec = Spec { mounts: vec![tmpfs(target, None, 0o755)], ..image.spec(&["true"]) };
+            assert!(matches!(try_run(&spec), Err(Error::Prepare { .. })), "{target:?}");
+        }
     }
 
     fn a_stub_layer_keeps_mount_points_out_of_the_changes() {

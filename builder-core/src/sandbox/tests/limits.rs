@@ -60,14 +60,25 @@ in_namespaces! {
         assert!(matches!(again, Err(Error::Cancelled)), "{again:?}");
     }
 
-    fn steps_run_side_by_side() {
+    fn steps_run_side_by_side_with_busy_threads() {
         let images: Vec<_> = (0..8).map(|_| Image::new()).collect();
+        let done = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
+            // Holds the locks of the allocator and of files while children are made.
+            scope.spawn(|| {
+                while done.load(std::sync::atomic::Ordering::Relaxed) < 8 {
+                    let text: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
+                    assert!(std::fs::read_to_string(format!("/absent/{}", text.len())).is_err());
+                }
+            });
             for (number, image) in images.iter().enumerate() {
+                let done = &done;
                 scope.spawn(move || {
                     for _ in 0..5 {
                         assert_eq!(stdout_of(&image.sh(&format!("echo {number}"))), format!("{number}\n"));
+                        assert!(matches!(try_run(&image.spec(&["/absent"])), Err(Error::Execute { .. })));
                     }
+                    done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 });
             }
         });
