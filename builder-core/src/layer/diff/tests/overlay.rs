@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use nix::mount::{MsFlags, mount};
@@ -56,13 +56,20 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Opening a pipe must not wait for a reader.
+fn writer() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    options
+}
+
 /// Does what can be done; the rest fails as it would for any program, and that is fine.
 fn perform(root: &Path, op: &Op) -> std::io::Result<()> {
     let at = |path: &str| root.join(path);
     match op {
-        Op::Write(path, text) => fs::write(at(path), [*text])?,
-        Op::Append(path) => fs::OpenOptions::new().append(true).open(at(path))?.write_all(b"+")?,
-        Op::Touchless(path) => drop(fs::OpenOptions::new().append(true).open(at(path))?),
+        Op::Write(path, text) => writer().create(true).truncate(true).open(at(path))?.write_all(&[*text])?,
+        Op::Append(path) => writer().append(true).open(at(path))?.write_all(b"+")?,
+        Op::Touchless(path) => drop(writer().open(at(path))?),
         Op::Mkdir(path) => fs::create_dir_all(at(path))?,
         Op::Remove(path) if fs::symlink_metadata(at(path))?.is_dir() => fs::remove_dir_all(at(path))?,
         Op::Remove(path) => fs::remove_file(at(path))?,
