@@ -24,6 +24,8 @@ enum Op {
     Touchless(String),
     Mkdir(String),
     Remove(String),
+    /// Removed and made again with one file, as it may have been before.
+    Remake(String),
     Rename(String, String),
     Link(String, String),
     Symlink(String, String),
@@ -45,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => name().prop_map(Op::Touchless),
         5 => name().prop_map(Op::Mkdir),
         3 => name().prop_map(Op::Remove),
+        3 => name().prop_map(Op::Remake),
         2 => (name(), name()).prop_map(|(from, to)| Op::Rename(from, to)),
         2 => (name(), name()).prop_map(|(from, to)| Op::Link(from, to)),
         1 => (name(), name()).prop_map(|(path, target)| Op::Symlink(path, target)),
@@ -73,6 +76,11 @@ fn perform(root: &Path, op: &Op) -> std::io::Result<()> {
         Op::Mkdir(path) => fs::create_dir_all(at(path))?,
         Op::Remove(path) if fs::symlink_metadata(at(path))?.is_dir() => fs::remove_dir_all(at(path))?,
         Op::Remove(path) => fs::remove_file(at(path))?,
+        Op::Remake(path) => {
+            fs::remove_dir_all(at(path))?;
+            fs::create_dir_all(at(path).join("a"))?;
+            fs::write(at(path).join("a/b"), [0])?;
+        }
         Op::Rename(from, to) => fs::rename(at(from), at(to))?,
         Op::Link(from, to) => fs::hard_link(at(from), at(to))?,
         Op::Symlink(path, target) => symlink(target, at(path))?,
