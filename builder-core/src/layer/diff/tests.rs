@@ -188,6 +188,13 @@ fn directories_made_again_are_opaque_if_they_hide_something() {
 }
 
 #[test]
+fn nothing_shows_through_at_any_depth_of_an_opaque_directory() {
+    let base = below(vec![dir("a"), dir("a/d"), file("a/d/x", "1"), file("a/y", "1")]);
+    let upper = Upper::new().dir("a").xattr("a", c"user.overlay.opaque", b"y").dir("a/d").file("a/d/x", "1");
+    assert_eq!(upper.diff(&base), ["opaque a", "dir a/d", "file a/d/x 1"], "the same as before, but hidden");
+}
+
+#[test]
 fn types_change_without_whiteouts() {
     let upper = Upper::new().file("srv", "was a directory").dir("etc").dir("etc/passwd").file("etc/passwd/x", "");
     symlink("passwd", upper.path("etc/group")).unwrap();
@@ -210,6 +217,8 @@ fn linked_files_are_one_file_or_a_change() {
     assert_eq!(upper.diff(&apart), ["file a 1", "link b a"], "ln -f of equal files");
     let linked = below(vec![file("a", "1"), hardlink("b", "a")]);
     assert_eq!(upper.diff(&linked), Vec::<String>::new());
+    let upper = Upper::new().file("a", "2").link("b", "a");
+    assert_eq!(upper.diff(&linked), ["file a 1", "link b a"], "changed and still one file");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use nix::mount::{MsFlags, mount};
@@ -24,6 +24,8 @@ enum Op {
     Touchless(String),
     Mkdir(String),
     Remove(String),
+    /// Removed and made again with one file, as it may have been before.
+    Remake(String),
     Rename(String, String),
     Link(String, String),
     Symlink(String, String),
@@ -45,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => name().prop_map(Op::Touchless),
         5 => name().prop_map(Op::Mkdir),
         3 => name().prop_map(Op::Remove),
+        3 => name().prop_map(Op::Remake),
         2 => (name(), name()).prop_map(|(from, to)| Op::Rename(from, to)),
         2 => (name(), name()).prop_map(|(from, to)| Op::Link(from, to)),
         1 => (name(), name()).prop_map(|(path, target)| Op::Symlink(path, target)),
@@ -56,16 +59,28 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Opening a pipe must not wait for a reader.
+fn writer() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    options
+}
+
 /// Does what can be done; the rest fails as it would for any program, and that is fine.
 fn perform(root: &Path, op: &Op) -> std::io::Result<()> {
     let at = |path: &str| root.join(path);
     match op {
-        Op::Write(path, text) => fs::write(at(path), [*text])?,
-        Op::Append(path) => fs::OpenOptions::new().append(true).open(at(path))?.write_all(b"+")?,
-        Op::Touchless(path) => drop(fs::OpenOptions::new().append(true).open(at(path))?),
+        Op::Write(path, text) => writer().create(true).truncate(true).open(at(path))?.write_all(&[*text])?,
+        Op::Append(path) => writer().append(true).open(at(path))?.write_all(b"+")?,
+        Op::Touchless(path) => drop(writer().open(at(path))?),
         Op::Mkdir(path) => fs::create_dir_all(at(path))?,
         Op::Remove(path) if fs::symlink_metadata(at(path))?.is_dir() => fs::remove_dir_all(at(path))?,
         Op::Remove(path) => fs::remove_file(at(path))?,
+        Op::Remake(path) => {
+            fs::remove_dir_all(at(path))?;
+            fs::create_dir_all(at(path).join("a"))?;
+            fs::write(at(path).join("a/b"), [0])?;
+        }
         Op::Rename(from, to) => fs::rename(at(from), at(to))?,
         Op::Link(from, to) => fs::hard_link(at(from), at(to))?,
         Op::Symlink(path, target) => symlink(target, at(path))?,
