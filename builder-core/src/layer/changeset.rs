@@ -287,12 +287,12 @@ impl Changeset {
             self.set_directory(inode, entry);
             return Ok(());
         }
-        if let Some(inode) = existing {
-            if !self.is_directory(inode) && entry.kind == RawKind::Directory {
-                // Whatever lower layers have there was replaced before.
+        if existing.is_some() {
+            self.remove(&path, &mut change.removed);
+            if entry.kind == RawKind::Directory {
+                // Whatever lower layers have there was replaced before, by what was no directory.
                 self.opaque.insert(path.clone());
             }
-            self.remove(&path, &mut change.removed);
         }
         if let RawKind::Hardlink { target } = &entry.kind {
             change.what = self.link(path, target.clone(), entry)?;
@@ -478,3 +478,6 @@ pub(super) fn implied_parents(tree: &LayerTree) -> Vec<Vec<u8>> {
     }
     implied.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

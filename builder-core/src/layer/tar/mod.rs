@@ -15,7 +15,7 @@ mod sparse;
 mod writer;
 
 #[cfg(test)]
-mod interop_tests;
+mod tests;
 
 use std::io;
 
