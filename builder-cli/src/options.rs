@@ -118,7 +118,11 @@ pub(crate) fn output(text: &str) -> Result<Output, Failure> {
             "compression-level" => {
                 level = Some(value.parse::<u8>().map_err(|_| fail(format!("{value:?} is no level")))?);
             }
-            _ => return Err(fail(format!("unknown key {key:?} (known: type, dest, tar, compression, compression-level)"))),
+            _ => {
+                return Err(fail(format!(
+                    "unknown key {key:?} (known: type, dest, tar, compression, compression-level)"
+                )));
+            }
         }
     }
     match kind.as_deref() {

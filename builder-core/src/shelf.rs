@@ -21,8 +21,9 @@ fn store_error(error: &dyn std::error::Error) -> Error {
 }
 
 fn full_name(name: &str) -> Result<String> {
-    let reference: Reference =
-        name.parse().map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
+    let reference: Reference = name
+        .parse()
+        .map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
     Ok(reference.name())
 }
 

@@ -3,9 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use builder_core::{
-    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource,
-};
+use builder_core::{BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource};
 use serde_json::json;
 
 use super::print;

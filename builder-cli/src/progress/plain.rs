@@ -150,7 +150,8 @@ mod tests {
             output(2, "c2\n"),
             finished(2),
         ]);
-        let expected = "#1 [0]\n#1 a1\n#1 a2\n#1 DONE 5ms\n\n#2 [1]\n#2 b1\n#2 DONE 5ms\n\n#3 [2]\n#3 c1\n#3 c2\n#3 DONE 5ms\n\n";
+        let expected =
+            "#1 [0]\n#1 a1\n#1 a2\n#1 DONE 5ms\n\n#2 [1]\n#2 b1\n#2 DONE 5ms\n\n#3 [2]\n#3 c1\n#3 c2\n#3 DONE 5ms\n\n";
         assert_eq!(text, expected);
     }
 

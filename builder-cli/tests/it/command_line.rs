@@ -58,7 +58,8 @@ fn du_agrees_with_du() {
     let env = Env::new();
     env.import_busybox();
     env.build("FROM busybox\nRUN mkdir -m 700 /d && echo x > /d/x && chown -R 5:5 /d\n", &[]).ok();
-    let total = serde_json::from_str::<Value>(&env.run(&["du", "--json"]).ok()).unwrap()["total_bytes"].as_u64().unwrap();
+    let total =
+        serde_json::from_str::<Value>(&env.run(&["du", "--json"]).ok()).unwrap()["total_bytes"].as_u64().unwrap();
     let mut files = 0;
     let mut todo = vec![env.state()];
     while let Some(dir) = todo.pop() {

@@ -52,7 +52,10 @@ impl Run {
         let events: Vec<Value> = self.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let name = |step: &Value| {
             let steps = events.iter().filter(|e| e["event"] == "plan").flat_map(|e| e["steps"].as_array().unwrap());
-            steps.into_iter().find(|s| s["step"] == *step).map_or("?".into(), |s| s["name"].as_str().unwrap().to_owned())
+            steps
+                .into_iter()
+                .find(|s| s["step"] == *step)
+                .map_or("?".into(), |s| s["name"].as_str().unwrap().to_owned())
         };
         let mut out: Vec<(u64, String)> = events
             .iter()
@@ -168,7 +171,8 @@ impl Env {
 
 /// A small root filesystem as a tar, always the same bytes.
 pub(crate) fn busybox_rootfs() -> Vec<u8> {
-    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
+    let busybox =
+        fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
         let mut header = tar::Header::new_ustar();
@@ -198,8 +202,60 @@ pub(crate) fn busybox_rootfs() -> Vec<u8> {
 }
 
 const BUSYBOX_APPLETS: [&str; 56] = [
-    "sh", "ash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "echo", "env", "expr", "false", "find",
-    "grep", "head", "hostname", "id", "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mount", "mv", "ps",
-    "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar", "tee",
-    "test", "touch", "tr", "true", "truncate", "uname", "unshare", "wc", "which", "whoami", "xargs", "yes", "umount",
+    "sh",
+    "ash",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "mv",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "sync",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "truncate",
+    "uname",
+    "unshare",
+    "wc",
+    "which",
+    "whoami",
+    "xargs",
+    "yes",
+    "umount",
 ];

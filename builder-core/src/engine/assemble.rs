@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::digest::Digest;
+use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::image::{
     self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, Manifest, RootFs, layer_compression,
     layer_media_type, rfc3339,
 };
-use crate::plan::{PlannedHistory, TargetImage};
-use crate::error::{Error, ErrorKind};
 use crate::layer::LayerOptions;
+use crate::plan::{PlannedHistory, TargetImage};
 use crate::store::{self, LayerDescriptor, Store};
 use crate::worker;
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::Cancel;
 use super::assemble::Solved;
 use super::task::HostFacts;
-use super::Cancel;
 use crate::context::LocalContext;
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;

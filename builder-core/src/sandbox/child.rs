@@ -191,7 +191,14 @@ impl Child<'_> {
             Operation::ChangeDirectory { path } => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
-                rustix::process::fchdir(open_in_root(CWD, path, flags, Mode::empty(), resolve)?)
+                let dir = match open_in_root(CWD, path, flags, Mode::empty(), resolve) {
+                    Err(Errno::NOENT) => {
+                        make_directories(path)?;
+                        open_in_root(CWD, path, flags, Mode::empty(), resolve)
+                    }
+                    found => found,
+                };
+                rustix::process::fchdir(dir?)
             }
             Operation::LeaveKeyring => clone::leave_keyring(),
             Operation::SetGroups(groups) => rustix::thread::set_thread_groups(groups),
@@ -315,6 +322,29 @@ fn ensure(root: BorrowedFd<'_>, path: &CStr, kind: FileType) -> Result<(), Errno
             rustix::fs::mkdirat(&parent, name.map_err(|_| Errno::INVAL)?, Mode::from_raw_mode(0o755))
         }
     }
+}
+
+/// Makes a directory and those above it, 0755, where they are missing: a working directory that a base image names and
+/// does not have. The image is the root by now, so links on the way lead nowhere else.
+fn make_directories(path: &CStr) -> Result<(), Errno> {
+    let mut prefix = [0_u8; 4096];
+    let bytes = path.to_bytes();
+    if bytes.len() >= prefix.len() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    for (at, byte) in bytes.iter().chain([&b'/']).enumerate() {
+        if *byte == b'/' && at > 0 {
+            let made = CStr::from_bytes_until_nul(&prefix).map_err(|_| Errno::INVAL)?;
+            match rustix::fs::mkdirat(CWD, made, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if let Some(slot) = prefix.get_mut(at) {
+            *slot = *byte;
+        }
+    }
+    Ok(())
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, where it is let go of: no directory for it is needed in

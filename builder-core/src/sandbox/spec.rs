@@ -17,7 +17,8 @@ pub(crate) struct Spec {
     pub(crate) argv: Vec<Vec<u8>>,
     /// The whole environment, `(name, value)`, in this order.
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Working directory, looked up after all mounts; magic links (`/proc/self/fd/3`) are refused.
+    /// Working directory, looked up after all mounts, made (0755, root's) when missing; magic links (`/proc/self/fd/3`)
+    /// are refused.
     pub(crate) cwd: Vec<u8>,
     /// User id inside the user namespace.
     pub(crate) uid: u32,

@@ -1,6 +1,6 @@
 //! `RUN`: unpack what is below, run the command over it, and make a layer of what it changed.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -45,15 +45,12 @@ impl BuildWorker<'_> {
         self.commit(&snapshot, parent, &tree)
     }
 
-    fn snapshot(
-        &self,
-        work_dir: &Path,
-        op: &RunOp,
-        parent: &Root,
-        tree: &MergedTree,
-    ) -> Result<Snapshot, Error> {
+    fn snapshot(&self, work_dir: &Path, op: &RunOp, parent: &Root, tree: &MergedTree) -> Result<Snapshot, Error> {
         let mut lowerdirs = self.unpack(parent)?;
         lowerdirs.reverse();
+        // Overlayfs refuses the same directory twice. What a layer says that stands again above hides it anyway.
+        let mut seen = HashSet::new();
+        lowerdirs.retain(|dir| seen.insert(dir.clone()));
         if lowerdirs.is_empty() {
             // Overlayfs wants a lower directory, also below nothing.
             let empty = work_dir.join("empty");
@@ -83,10 +80,10 @@ impl BuildWorker<'_> {
         let mut env: Vec<(Vec<u8>, Vec<u8>)> =
             op.env.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect();
         let has = |env: &[(Vec<u8>, Vec<u8>)], name: &[u8]| env.iter().any(|(known, _)| known == name);
+        // The request's proxies win over what the image says.
         for (name, value) in &op.proxy_env {
-            if !has(&env, name.as_bytes()) {
-                env.push((name.clone().into_bytes(), value.clone().into_bytes()));
-            }
+            env.retain(|(known, _)| known != name.as_bytes());
+            env.push((name.clone().into_bytes(), value.clone().into_bytes()));
         }
         if !has(&env, b"HOME") {
             env.push((b"HOME".to_vec(), identity.home.clone()));
@@ -170,7 +167,9 @@ impl BuildWorker<'_> {
         let mut writer = LayerWriter::create(self.store, self.layer_options()).map_err(|e| store_error(&e))?;
         for Change { entry } in &changes {
             let mut content = match &entry.kind {
-                Kind::File { .. } => Some(File::from(file::open_file_below(upper.as_fd(), &entry.path).map_err(io_error)?)),
+                Kind::File { .. } => {
+                    Some(File::from(file::open_file_below(upper.as_fd(), &entry.path).map_err(io_error)?))
+                }
                 _ => None,
             };
             let content = content.as_mut().map(|file| file as &mut dyn Read);

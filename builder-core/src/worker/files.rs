@@ -91,7 +91,8 @@ impl<'w> Files<'w> {
                 }
                 Bytes::Archive { .. } => {
                     let number = std::str::from_utf8(path).ok().and_then(|text| text.parse().ok());
-                    let number = number.ok_or_else(|| Error::new(ErrorKind::Internal, "an archive entry has no number"))?;
+                    let number =
+                        number.ok_or_else(|| Error::new(ErrorKind::Internal, "an archive entry has no number"))?;
                     let file = self.extracted_file(source, path)?;
                     of_archives.entry(source).or_default().insert(number, file);
                 }
@@ -134,9 +135,10 @@ impl<'w> Files<'w> {
             return opened("an extracted layer", File::open(file));
         }
         match &self.sources[source] {
-            Bytes::Context(context) => {
-                context.open_at(path).map(FileReader::Host).map_err(|error| Error::from_source(ErrorKind::Context, &error))
-            }
+            Bytes::Context(context) => context
+                .open_at(path)
+                .map(FileReader::Host)
+                .map_err(|error| Error::from_source(ErrorKind::Context, &error)),
             Bytes::Inline(bytes) => Ok(FileReader::Memory(Cursor::new(bytes.clone()))),
             Bytes::Root(root) => {
                 let tree = self.worker.tree(root)?;

@@ -116,8 +116,7 @@ impl Images {
     }
 
     fn by_reference(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
-        let reference: Reference =
-            text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
+        let reference: Reference = text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
         let name = reference.name();
         let in_store = self.in_store(&name, platform)?;
         if let Some(found) = in_store {
@@ -153,7 +152,8 @@ impl Images {
         let mut resolved = self.client.resolve(reference).map_err(registry)?;
         if image::is_index(&resolved.media_type) {
             let index = Index::parse(&resolved.bytes).map_err(document)?;
-            let chosen = index.choose(platform).map_err(|source| ImageError::Platform { name: name.clone(), source })?;
+            let chosen =
+                index.choose(platform).map_err(|source| ImageError::Platform { name: name.clone(), source })?;
             let digest = chosen.digest;
             resolved = match self.store.read_blob(&digest, MANIFEST_LIMIT) {
                 // The manifest is known by its digest: no need to ask again.
@@ -302,14 +302,14 @@ impl Images {
                 let registry = |source| ImageError::Registry { name: name.to_owned(), source };
                 let mut reader = self.client.blob(reference, blob.digest, blob.size).map_err(registry)?;
                 let mut writer = self.store.blob_writer_unhashed().map_err(store)?;
-                copy(&mut reader, &mut writer, &mut |done| progress(&blob.digest, done, blob.size)).map_err(|error| {
-                    match error {
+                copy(&mut reader, &mut writer, &mut |done| progress(&blob.digest, done, blob.size)).map_err(
+                    |error| match error {
                         CopyError::Read(error) => {
                             registry(BlobReader::unwrap_error(error, &format!("layer {}", blob.digest)))
                         }
                         CopyError::Write(source) => ImageError::Copy { name: name.to_owned(), source },
-                    }
-                })?;
+                    },
+                )?;
                 // The reader has verified digest and size when it came to its end.
                 writer.commit_as(blob.digest).map(drop).map_err(store)
             }

@@ -155,9 +155,7 @@ mod tests {
 
     #[test]
     fn with_an_epoch_the_written_time_counts() {
-        let key = |secs: i64| {
-            entries("copy/1", &file("a", |e| e.meta.mtime.secs = secs), Some(100)).key()
-        };
+        let key = |secs: i64| entries("copy/1", &file("a", |e| e.meta.mtime.secs = secs), Some(100)).key();
         assert_eq!(key(150), key(200), "both are written as 100");
         assert_ne!(key(50), key(60));
     }

@@ -245,7 +245,8 @@ impl<'a> BuildWorker<'a> {
         let tree = self.tree(root)?;
         let sources = [files::Bytes::Root(root.clone())];
         let mut opened = files::Files::new(self, &sources);
-        let paths = [b"etc/passwd".as_slice(), b"etc/group"].map(|path| files::readable(&tree, path, users::FILE_LIMIT));
+        let paths =
+            [b"etc/passwd".as_slice(), b"etc/group"].map(|path| files::readable(&tree, path, users::FILE_LIMIT));
         opened.prepare(paths.iter().flatten().map(|path| (0, path.as_slice())))?;
         let mut read = |path: &Option<Vec<u8>>| match path {
             Some(path) => opened.read_all(0, path),
@@ -359,4 +360,3 @@ impl Worker for BuildWorker<'_> {
         self.kill_switch.throw();
     }
 }
-

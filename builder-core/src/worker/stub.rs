@@ -28,9 +28,9 @@ pub(crate) fn attributes(meta: &Metadata) -> Attributes {
 
 /// Finds what is missing for the standard mounts and for `more`.
 pub(crate) fn stubs(tree: &MergedTree, more: &[(Vec<u8>, MountPoint)]) -> Stubs {
-    let standard = STANDARD_TARGETS.iter().map(|(path, is_dir)| {
-        (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File })
-    });
+    let standard = STANDARD_TARGETS
+        .iter()
+        .map(|(path, is_dir)| (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File }));
     let mut missing = BTreeMap::new();
     for (path, kind) in standard.chain(more.iter().cloned()) {
         // Where links lead nowhere, the sandbox says so better than we could here.

@@ -195,7 +195,9 @@ impl BuildWorker<'_> {
     fn finish(&self, canvas: Canvas<'_>, sources: Vec<Bytes>) -> Result<Transfer, Error> {
         let mut planned = canvas.finish();
         for planned in &mut planned {
-            let (Some(origin), Kind::File { content, .. }) = (&planned.origin, &mut planned.entry.kind) else { continue };
+            let (Some(origin), Kind::File { content, .. }) = (&planned.origin, &mut planned.entry.kind) else {
+                continue;
+            };
             match &sources[origin.source] {
                 Bytes::Inline(bytes) => *content = crate::digest::ContentHash::of(bytes),
                 // Trees and archives know the content of their files already.

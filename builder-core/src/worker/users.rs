@@ -22,7 +22,7 @@ pub(crate) struct Identity {
     pub(crate) uid: u32,
     /// Group id.
     pub(crate) gid: u32,
-    /// Supplementary groups, sorted.
+    /// Supplementary groups, sorted; the group itself is one of them.
     pub(crate) groups: Vec<u32>,
     /// Home directory.
     pub(crate) home: Vec<u8>,
@@ -90,6 +90,10 @@ impl UserFiles {
             return Ok((id, self.users().find(|user| user.uid == id)));
         }
         let found = self.users().find(|user| user.name == text.as_bytes());
+        // Root is root, also in an image without any user.
+        if found.is_none() && text == "root" {
+            return Ok((0, None));
+        }
         found.map(|user| (user.uid, Some(user))).ok_or_else(|| UserError::User {
             name: text.to_owned(),
             nearest: nearest(text, self.users().map(|user| user.name)),
@@ -132,11 +136,13 @@ impl UserFiles {
             None => b"/".to_vec(),
         };
         if let Some(group) = group.filter(|group| !group.is_empty()) {
-            return Ok(Identity { uid, gid: self.group(group)?, groups: Vec::new(), home });
+            let gid = self.group(group)?;
+            return Ok(Identity { uid, gid, groups: vec![gid], home });
         }
-        let Some(user) = entry else { return Ok(Identity { uid, gid: 0, groups: Vec::new(), home }) };
+        let Some(user) = entry else { return Ok(Identity { uid, gid: 0, groups: vec![0], home }) };
         let lists = |group: &GroupEntry<'_>| group.members.split(|b| *b == b',').any(|member| member == user.name);
-        let mut groups: Vec<u32> = self.groups().filter(lists).map(|group| group.gid).collect();
+        let listing = self.groups().filter(lists).map(|group| group.gid);
+        let mut groups: Vec<u32> = listing.chain([user.gid]).collect();
         groups.sort_unstable();
         groups.dedup();
         Ok(Identity { uid, gid: user.gid, groups, home })
@@ -208,12 +214,13 @@ mod tests {
             (id.uid, id.gid, id.groups, String::from_utf8(id.home).unwrap())
         };
         assert_eq!(identity(""), (0, 0, vec![0], "/root".to_owned()));
-        assert_eq!(identity("guest"), (405, 100, vec![5, 7], "/dev/null".to_owned()));
-        assert_eq!(identity("405"), (405, 100, vec![5, 7], "/dev/null".to_owned()));
-        assert_eq!(identity("guest:root"), (405, 0, vec![], "/dev/null".to_owned()));
-        assert_eq!(identity("4321"), (4321, 0, vec![], "/".to_owned()));
-        assert_eq!(identity("nohome"), (50, 50, vec![], "/".to_owned()));
+        assert_eq!(identity("guest"), (405, 100, vec![5, 7, 100], "/dev/null".to_owned()));
+        assert_eq!(identity("405"), (405, 100, vec![5, 7, 100], "/dev/null".to_owned()));
+        assert_eq!(identity("guest:root"), (405, 0, vec![0], "/dev/null".to_owned()));
+        assert_eq!(identity("4321"), (4321, 0, vec![0], "/".to_owned()));
+        assert_eq!(identity("nohome"), (50, 50, vec![50], "/".to_owned()));
         assert!(files.identity("nobody").is_err());
+        assert_eq!(UserFiles::default().identity("root").unwrap().uid, 0);
         assert_eq!(UserFiles::default().identity("0").unwrap().home, b"/root");
     }
 

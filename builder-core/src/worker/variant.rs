@@ -29,11 +29,7 @@ pub(crate) fn remember(store: &Store, layer: &LayerDescriptor, compression: Comp
 }
 
 /// Returns the layer in the compression that `options` ask for, made if need be.
-pub(crate) fn ensure(
-    store: &Store,
-    found: &LayerDescriptor,
-    options: LayerOptions,
-) -> Result<LayerDescriptor, Error> {
+pub(crate) fn ensure(store: &Store, found: &LayerDescriptor, options: LayerOptions) -> Result<LayerDescriptor, Error> {
     let (name, level) = codec(options.compression);
     let key = key::variant(found, name, level);
     if let Some(record) = store.record(&key).map_err(store_error)?

@@ -164,11 +164,7 @@ fn level(compression: Compression, default: u8, range: std::ops::RangeInclusive<
 }
 
 /// The same parameters for any number of workers; but never none, which is another algorithm with other bytes.
-fn zstd_encoder<W: Write>(
-    sink: W,
-    level: u8,
-    threads: usize,
-) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+fn zstd_encoder<W: Write>(sink: W, level: u8, threads: usize) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
     use zstd::stream::raw::CParameter;
     let mut encoder = zstd::stream::write::Encoder::new(sink, i32::from(level))?;
     encoder.set_parameter(CParameter::NbWorkers(u32::try_from(threads).unwrap_or(u32::MAX).min(64)))?;

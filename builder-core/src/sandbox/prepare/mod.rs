@@ -202,7 +202,8 @@ impl Writer {
     }
 
     fn user_mounts(&mut self, spec: &Spec) -> Result<(), Error> {
-        let mut covered: Vec<&[u8]> = Vec::new();
+        // `/dev` is a mount of our own: what is to be mounted in it is made in it.
+        let mut covered: Vec<&[u8]> = vec![b"dev"];
         for (index, mount) in spec.mounts.iter().enumerate() {
             let (target, kind) = match mount {
                 Mount::Bind { source, target, read_only, recursive } => {

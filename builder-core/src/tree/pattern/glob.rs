@@ -46,8 +46,7 @@ pub(crate) fn match_component_path(pattern: &[u8], path: &[u8]) -> Result<bool, 
 impl Glob {
     /// Parses a pattern.
     pub(crate) fn parse(pattern: &[u8]) -> Result<Self, PatternError> {
-        let chunks =
-            parse_chunks(pattern).map_err(|what| PatternError::Pattern { pattern: pattern.to_vec(), what })?;
+        let chunks = parse_chunks(pattern).map_err(|what| PatternError::Pattern { pattern: pattern.to_vec(), what })?;
         Ok(Self { chunks, depth: pattern.split(|b| *b == b'/').count() })
     }
 
@@ -202,7 +201,9 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_errors_whatever_the_path() {
-        for pattern in ["[]a]", "[", "[^", "[^bc", "a[", "a[]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[a\\", "*[a"] {
+        for pattern in
+            ["[]a]", "[", "[^", "[^bc", "a[", "a[]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[a\\", "*[a"]
+        {
             for path in ["", "a", "zzz"] {
                 assert!(match_component_path(pattern.as_bytes(), path.as_bytes()).is_err(), "{pattern:?} on {path:?}");
             }
@@ -212,7 +213,9 @@ mod tests {
 
     #[test]
     fn quoted_wildcards_are_none() {
-        for (text, want) in [("a*", true), ("a?", true), ("[a", true), ("a\\*", false), ("a\\\\*", true), ("a]{}", false)] {
+        for (text, want) in
+            [("a*", true), ("a?", true), ("[a", true), ("a\\*", false), ("a\\\\*", true), ("a]{}", false)]
+        {
             assert_eq!(has_wildcard(text.as_bytes()), want, "{text}");
         }
     }

@@ -5,8 +5,10 @@
 
 use super::canvas::{Canvas, CanvasError, Origin, Put};
 use super::{Rules, SourceOwner};
-use crate::tree::path::{clean, file_name, join, parent, show, strip_dir};
-use crate::tree::{Kind, Metadata};
+use std::convert::Infallible;
+
+use crate::tree::path::{clean, file_name, join, parent, show};
+use crate::tree::{FollowLast, Kind, Metadata, Standing, resolve_with};
 
 /// An entry of an archive, in the order of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,31 +92,31 @@ fn apply_whiteout(canvas: &mut Canvas<'_>, up: &[u8], path: &[u8]) -> bool {
     }
 }
 
-/// Follows links in `relative` below `dest`; leaving `dest` is an error.
+/// Follows links in `relative` with `dest` as the root, so that no link leads out of it; one that leads nowhere is an
+/// error.
 fn inside(canvas: &Canvas<'_>, dest: &[u8], relative: &[u8], name: &[u8]) -> Result<Vec<u8>, ArchiveError> {
-    let mut at = dest.to_vec();
-    for part in relative.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-        let next = join(&at, part);
-        at = match canvas.get(&next) {
-            Some((_, Kind::Symlink { .. })) => canvas.resolve(&next).map_err(|source| ArchiveError::Canvas {
-                name: String::from_utf8_lossy(name).into_owned(),
-                source,
-            })?,
-            _ => next,
-        };
-        if at != dest && strip_dir(&at, dest).is_none() {
-            return Err(escapes(name, dest));
-        }
-    }
-    Ok(at)
+    let mut through_link = false;
+    let standing = |path: &[u8]| {
+        Ok::<_, Infallible>(match canvas.get(&join(dest, path)).map(|(_, kind)| kind) {
+            None => Standing::Missing,
+            Some(Kind::Directory { .. }) => Standing::Directory,
+            Some(Kind::Symlink { target }) => {
+                through_link = true;
+                Standing::Symlink(target.clone())
+            }
+            Some(_) => Standing::Other,
+        })
+    };
+    let Ok(resolved) = resolve_with(relative, FollowLast::Yes, standing);
+    let resolved = resolved.map_err(|error| ArchiveError::Canvas {
+        name: String::from_utf8_lossy(name).into_owned(),
+        source: CanvasError::Resolve(error),
+    })?;
+    let path = join(dest, &resolved);
+    if through_link && !canvas.is_dir(&path) { Err(escapes(name, dest)) } else { Ok(path) }
 }
 
-fn link(
-    canvas: &mut Canvas<'_>,
-    dest: &[u8],
-    entry: &ArchiveEntry,
-    target: &[u8],
-) -> Result<Put, ArchiveError> {
+fn link(canvas: &mut Canvas<'_>, dest: &[u8], entry: &ArchiveEntry, target: &[u8]) -> Result<Put, ArchiveError> {
     let relative = relative(target).ok_or_else(|| escapes(&entry.name, dest))?;
     let up = inside(canvas, dest, parent(&relative).unwrap_or_default(), &entry.name)?;
     let path = join(&up, file_name(&relative));

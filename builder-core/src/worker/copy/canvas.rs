@@ -90,8 +90,8 @@ impl<'a> Canvas<'a> {
         if let Some(put) = self.puts.get(path) {
             return Some((&put.meta, &put.kind));
         }
-        let hidden = ancestors(path).any(|up| self.removed.contains(up) || self.is_other(up))
-            || self.removed.contains(path);
+        let hidden =
+            ancestors(path).any(|up| self.removed.contains(up) || self.is_other(up)) || self.removed.contains(path);
         if hidden {
             return None;
         }

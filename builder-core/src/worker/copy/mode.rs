@@ -20,7 +20,8 @@ fn symbolic(change: ModeChange, mode: u32, is_dir: bool) -> u32 {
             if set_id {
                 special |= if who & 0o700 != 0 { 0o4000 } else { 0 } | if who & 0o070 != 0 { 0o2000 } else { 0 };
             }
-            if sticky {
+            // The sticky bit is nobody's in particular: `+t` sets it, `o+t` does not.
+            if sticky && who == 0o777 {
                 special |= 0o1000;
             }
             (spread(permissions | execute), special)
@@ -54,7 +55,11 @@ mod tests {
     #[test]
     fn symbolic_modes() {
         let cases = [
-            (vec![letters(0o700, ModeAction::Add, 1, false), letters(0o077, ModeAction::Remove, 4, false)], 0o644, 0o700),
+            (
+                vec![letters(0o700, ModeAction::Add, 1, false), letters(0o077, ModeAction::Remove, 4, false)],
+                0o644,
+                0o700,
+            ),
             (vec![letters(0o777, ModeAction::Set, 4, true)], 0o644, 0o444),
             (vec![letters(0o777, ModeAction::Set, 4, true)], 0o755, 0o555),
             (vec![letters(0o777, ModeAction::Add, 1, false)], 0o644, 0o755),

@@ -67,8 +67,7 @@ fn absolute(pattern: &str) -> Vec<u8> {
 }
 
 fn resolve(tree: &MergedTree, pattern: &str, path: &[u8]) -> Result<Vec<u8>, SelectError> {
-    tree.resolve(path, FollowLast::Yes)
-        .map_err(|source| SelectError::Resolve { pattern: pattern.to_owned(), source })
+    tree.resolve(path, FollowLast::Yes).map_err(|source| SelectError::Resolve { pattern: pattern.to_owned(), source })
 }
 
 /// Returns what `pattern` selects for `--parents`: `**` crosses directories, `/./` says where kept paths begin.
@@ -87,8 +86,8 @@ pub(crate) fn select_with_parents(tree: &MergedTree, pattern: &str) -> Result<Wi
         paths.retain(|path| !path.is_empty());
         return Ok(WithParents { root, paths });
     }
-    let set = PatternSet::new([&wanted])
-        .map_err(|source| SelectError::Pattern { pattern: pattern.to_owned(), source })?;
+    let set =
+        PatternSet::new([&wanted]).map_err(|source| SelectError::Pattern { pattern: pattern.to_owned(), source })?;
     let below = tree.descendants(&root).filter_map(|(path, _)| strip_dir(path, &root));
     let paths = below.filter(|path| set.excludes(path)).map(<[u8]>::to_vec).collect();
     Ok(WithParents { paths, root })

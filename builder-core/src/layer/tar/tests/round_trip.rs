@@ -207,7 +207,10 @@ fn golden_digest_of_an_archive() {
     let entries = [
         (Entry { kind: Kind::Directory { opaque: false }, ..file(b"", 0) }, &b""[..]),
         (Entry { kind: Kind::Directory { opaque: true }, ..file(b"d", 0) }, b""),
-        (with(file(b"d/caps", 1), |e| drop(e.meta.xattrs.insert(b"security.capability".to_vec(), vec![1, 0, 10]))), b"x"),
+        (
+            with(file(b"d/caps", 1), |e| drop(e.meta.xattrs.insert(b"security.capability".to_vec(), vec![1, 0, 10]))),
+            b"x",
+        ),
         (with(file(b"d/old", 0), |e| e.meta.mtime = Timestamp { secs: -2, nanos: 5 }), b""),
         (with(file(b"d/owned", 3), |e| (e.meta.uid, e.meta.gid) = (3_000_000, 1000)), b"abc"),
         (Entry { kind: Kind::Whiteout, ..file(b"d/gone", 0) }, b""),
@@ -215,5 +218,8 @@ fn golden_digest_of_an_archive() {
         (file(&[b'n'; 255], 0), b""),
         (file(b"\xff\n", 0), b""),
     ];
-    assert_eq!(Digest::of(&write_all(&entries)).hex(), "5e05aba5b2127cae644c0f309436621244b3751a6a6bd8ddcac74ec97de18309");
+    assert_eq!(
+        Digest::of(&write_all(&entries)).hex(),
+        "5e05aba5b2127cae644c0f309436621244b3751a6a6bd8ddcac74ec97de18309"
+    );
 }
