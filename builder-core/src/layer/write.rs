@@ -9,7 +9,7 @@ use super::{Error, Result};
 use crate::digest::ContentHash;
 use crate::request::{Compression, CompressionKind};
 use crate::store::{LayerDescriptor, RawBlobWriter, Store};
-use crate::tree::path::parent;
+use crate::tree::path::{ancestors, parent};
 use crate::tree::{Entry, Kind, LayerTree, Metadata, Timestamp};
 
 /// Bytes of file content moved at once.
@@ -60,12 +60,22 @@ impl<'s> LayerWriter<'s> {
     ///
     /// Entries come in the order of their path bytes, and every directory above an entry, except the root, is an entry
     /// before it: so the layer says of itself what its directories are, and unpacks without those below. The content
-    /// hash of the entry is ignored; the tree gets the hash of what was copied. An error leaves the writer unusable.
+    /// hash of the entry is ignored; the tree gets the hash of what was copied. A hard link gets the metadata of its
+    /// target. A whiteout in an opaque directory says nothing more and is left out. An error leaves the writer
+    /// unusable.
     pub(crate) fn append(&mut self, entry: &Entry, content: Option<&mut dyn Read>) -> Result<()> {
         self.check_place(entry)?;
+        if entry.kind == Kind::Whiteout && self.is_hidden(&entry.path) {
+            return Ok(());
+        }
         let mut entry = entry.clone();
-        if entry.kind == Kind::Whiteout {
-            entry.meta = Metadata::default();
+        match &entry.kind {
+            Kind::Whiteout => entry.meta = Metadata::default(),
+            Kind::Symlink { .. } => entry.meta.mode = 0o777,
+            Kind::Hardlink { target } => {
+                entry.meta = self.entry(target).map(|target| target.meta.clone()).unwrap_or_default();
+            }
+            _ => {}
         }
         if let Some(clamp) = self.options.clamp_mtime {
             entry.meta.mtime = entry.meta.mtime.min(Timestamp { secs: clamp, nanos: 0 });
@@ -110,6 +120,12 @@ impl<'s> LayerWriter<'s> {
             Kind::Symlink { target } if target.is_empty() => Err(Error::EmptySymlink { path: path.clone() }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a directory above `path` hides all that lower layers have in it.
+    fn is_hidden(&self, path: &[u8]) -> bool {
+        let opaque = Kind::Directory { opaque: true };
+        ancestors(path).any(|dir| self.entry(dir).is_some_and(|entry| entry.kind == opaque))
     }
 
     fn entry(&self, path: &[u8]) -> Option<&Entry> {
@@ -162,3 +178,6 @@ pub(super) fn media_type(kind: CompressionKind) -> &'static str {
         CompressionKind::Uncompressed => "application/vnd.oci.image.layer.v1.tar",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ mod decoder;
 mod gzip;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! dropped, as Docker does; `a/../b` is `b`, by text alone; what would leave the root is refused, also where a
 //! leading `/` would have clamped it, because no honest writer makes such a name.
 
+use super::WHITEOUT;
 use crate::tree::path;
 
 /// The longest name of a directory entry on the file systems a layer is unpacked to.
@@ -40,7 +41,10 @@ pub(crate) fn normalise(stored: &[u8]) -> Result<Vec<u8>, NameError> {
             b"" | b"." => {}
             b".." if path.is_empty() => return Err(NameError::Escapes),
             b".." => path.truncate(path::parent(&path).map_or(0, <[u8]>::len)),
-            name if name.len() > MAX_COMPONENT => return Err(NameError::TooLong),
+            // A deleted file's name may be as long as any; the prefix comes on top.
+            name if name.strip_prefix(WHITEOUT).unwrap_or(name).len() > MAX_COMPONENT => {
+                return Err(NameError::TooLong);
+            }
             name => {
                 if !path.is_empty() {
                     path.push(b'/');
@@ -59,6 +63,7 @@ mod tests {
     #[test]
     fn names_become_relative_paths_or_are_refused() {
         let long = [b'a'; 256];
+        let whiteout = [&b".wh."[..], &[b'a'; 255]].concat();
         let deep = b"a/".repeat(40_000);
         for (stored, expected) in [
             (&b"a/b"[..], Ok(&b"a/b"[..])),
@@ -79,6 +84,7 @@ mod tests {
             (b"/../x", Err(NameError::Escapes)),
             (b"a\0b", Err(NameError::Nul)),
             (&long, Err(NameError::TooLong)),
+            (&whiteout, Ok(&whiteout)),
             (&deep, Err(NameError::TooLong)),
         ] {
             assert_eq!(

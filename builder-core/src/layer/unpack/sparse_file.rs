@@ -36,9 +36,10 @@ impl<'f> SparseFile<'f> {
         let mut at = 0;
         while at < bytes.len() {
             let len = self.to_block_end(at - data).min(bytes.len() - at);
-            if len == BLOCK && bytes[at..at + len] == ZEROS {
+            // Also a part of a block: the other part may be in the bytes before or after these.
+            if bytes[at..at + len] == ZEROS[..len] {
                 self.write_data(&bytes[data..at])?;
-                self.hole(BLOCK as u64);
+                self.hole(len as u64);
                 data = at + len;
             }
             at += len;

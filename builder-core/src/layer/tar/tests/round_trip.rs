@@ -110,6 +110,8 @@ fn entry() -> impl Strategy<Value = (Entry, Vec<u8>)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_entries_come_back_as_they_were(entries in proptest::collection::vec(entry(), 0..8)) {
         check(&entries);
