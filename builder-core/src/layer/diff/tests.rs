@@ -129,7 +129,14 @@ fn below(mut entries: Vec<Entry>) -> MergedTree {
 }
 
 fn base() -> MergedTree {
-    below(vec![dir("etc"), file("etc/passwd", "root"), file("etc/group", "root"), dir("etc/empty"), dir("srv"), file("srv/x", "1")])
+    below(vec![
+        dir("etc"),
+        file("etc/passwd", "root"),
+        file("etc/group", "root"),
+        dir("etc/empty"),
+        dir("srv"),
+        file("srv/x", "1"),
+    ])
 }
 
 #[test]

@@ -19,8 +19,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     let target = || prop::collection::vec(any::<u8>(), 0..20);
     prop_oneof![
         any::<bool>().prop_map(|opaque| Kind::Directory { opaque }),
-        (any::<u64>(), any::<[u8; 32]>())
-            .prop_map(|(size, hash)| Kind::File { size, content: ContentHash(hash) }),
+        (any::<u64>(), any::<[u8; 32]>()).prop_map(|(size, hash)| Kind::File { size, content: ContentHash(hash) }),
         target().prop_map(|target| Kind::Hardlink { target }),
         target().prop_map(|target| Kind::Symlink { target }),
         any::<(u32, u32)>().prop_map(|(major, minor)| Kind::CharDevice { major, minor }),
@@ -94,7 +93,10 @@ fn lengths_are_held_against_what_is_there() {
     assert_eq!(huge(&path_of_max), "malformed tree: cut short at byte 20");
     assert_eq!(huge(&[0xff; 11]), "malformed tree: number too large at byte 18");
     assert_eq!(huge(&[0, 0]), "malformed tree: bytes after the last entry at byte 9");
-    assert_eq!(LayerTree::decode(b"bldtree\x02").unwrap_err().to_string(), "malformed tree: not a tree of this version at byte 0");
+    assert_eq!(
+        LayerTree::decode(b"bldtree\x02").unwrap_err().to_string(),
+        "malformed tree: not a tree of this version at byte 0"
+    );
     assert!(LayerTree::decode(MAGIC).is_err());
 }
 
@@ -119,7 +121,11 @@ fn shared_prefixes_do_not_explode() {
 fn stays_compact() {
     let file = |n: usize| Entry {
         path: format!("usr/lib/python3/dist-packages/package{}/module_{n:05}.py", n / 50).into_bytes(),
-        meta: Metadata { mode: 0o644, mtime: Timestamp { secs: 1_700_000_000 + n as i64, nanos: 0 }, ..Metadata::default() },
+        meta: Metadata {
+            mode: 0o644,
+            mtime: Timestamp { secs: 1_700_000_000 + n as i64, nanos: 0 },
+            ..Metadata::default()
+        },
         kind: Kind::File { size: n as u64 * 37, content: ContentHash::of(&n.to_le_bytes()) },
     };
     let tree = LayerTree::from_unsorted((0..10_000).map(file).collect());

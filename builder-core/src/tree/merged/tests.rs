@@ -131,12 +131,21 @@ fn clones_do_not_change_together() {
     second.set_content(b"c", ContentHash::of(b"other"));
     assert_eq!(first.get(b"a").unwrap().link, None);
     assert_eq!(paths(&first), ["", "a"]);
-    assert!(matches!(second.get(b"c").unwrap().kind, Kind::File { content, .. } if content == ContentHash::of(b"other")));
+    assert!(
+        matches!(second.get(b"c").unwrap().kind, Kind::File { content, .. } if content == ContentHash::of(b"other"))
+    );
 }
 
 #[test]
 fn children_and_descendants() {
-    let tree = stack(&[vec![dir("a"), file("a/x", "1"), file("a/d/y", "2"), file("a/d/z", "2"), file("a/d-e", "3"), file("a-b", "4")]]);
+    let tree = stack(&[vec![
+        dir("a"),
+        file("a/x", "1"),
+        file("a/d/y", "2"),
+        file("a/d/z", "2"),
+        file("a/d-e", "3"),
+        file("a-b", "4"),
+    ]]);
     let children = |dir: &str| -> Vec<_> {
         tree.children(dir.as_bytes()).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     };

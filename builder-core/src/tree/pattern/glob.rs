@@ -2,6 +2,7 @@
 
 use super::class::Class;
 use super::{PatternError, first_char};
+use crate::tree::path::clean;
 
 /// A parsed pattern of `filepath.Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,16 @@ pub(crate) fn has_wildcard(text: &[u8]) -> bool {
     false
 }
 
+/// Returns the directory before the first component with a wildcard and the pattern from there, both cleaned and
+/// relative to the root; the pattern is empty when there is no wildcard.
+pub(crate) fn split_at_wildcard(source: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    // As an absolute path, so that `..` stops at the root.
+    let cleaned = clean(&[b"/", source].concat());
+    let parts: Vec<&[u8]> = cleaned.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+    let first = parts.iter().position(|part| has_wildcard(part)).unwrap_or(parts.len());
+    (parts[..first].join(&b'/'), parts[first..].join(&b'/'))
+}
+
 /// Whether `pattern` matches the whole of `path`, as Go's `filepath.Match`.
 pub(crate) fn match_component_path(pattern: &[u8], path: &[u8]) -> Result<bool, PatternError> {
     Ok(Glob::parse(pattern)?.matches(path))
@@ -46,8 +57,7 @@ pub(crate) fn match_component_path(pattern: &[u8], path: &[u8]) -> Result<bool, 
 impl Glob {
     /// Parses a pattern.
     pub(crate) fn parse(pattern: &[u8]) -> Result<Self, PatternError> {
-        let chunks =
-            parse_chunks(pattern).map_err(|what| PatternError::Pattern { pattern: pattern.to_vec(), what })?;
+        let chunks = parse_chunks(pattern).map_err(|what| PatternError::Pattern { pattern: pattern.to_vec(), what })?;
         Ok(Self { chunks, depth: pattern.split(|b| *b == b'/').count() })
     }
 
@@ -202,7 +212,9 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_errors_whatever_the_path() {
-        for pattern in ["[]a]", "[", "[^", "[^bc", "a[", "a[]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[a\\", "*[a"] {
+        for pattern in
+            ["[]a]", "[", "[^", "[^bc", "a[", "a[]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[a\\", "*[a"]
+        {
             for path in ["", "a", "zzz"] {
                 assert!(match_component_path(pattern.as_bytes(), path.as_bytes()).is_err(), "{pattern:?} on {path:?}");
             }
@@ -212,7 +224,9 @@ mod tests {
 
     #[test]
     fn quoted_wildcards_are_none() {
-        for (text, want) in [("a*", true), ("a?", true), ("[a", true), ("a\\*", false), ("a\\\\*", true), ("a]{}", false)] {
+        for (text, want) in
+            [("a*", true), ("a?", true), ("[a", true), ("a\\*", false), ("a\\\\*", true), ("a]{}", false)]
+        {
             assert_eq!(has_wildcard(text.as_bytes()), want, "{text}");
         }
     }
