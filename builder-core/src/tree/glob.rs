@@ -4,8 +4,8 @@
 //! matched with [`match_component_path`](super::pattern::match_component_path) against what lies below, where no
 //! symlink is followed and nothing is looked for below a match.
 
-use super::path::{clean, join};
-use super::pattern::{Glob, PatternError, has_wildcard};
+use super::path::join;
+use super::pattern::{Glob, PatternError, split_at_wildcard};
 use super::{FollowLast, MergedTree, ResolveError};
 
 /// A source with wildcards cannot be expanded.
@@ -17,16 +17,6 @@ pub(crate) enum ExpandError {
     /// The directory before the first wildcard cannot be resolved.
     #[error("resolve the directory before the wildcard")]
     Resolve(#[source] ResolveError),
-}
-
-/// Returns the directory before the first component with a wildcard and the pattern from there, both cleaned and
-/// relative to the root; the pattern is empty when there is no wildcard.
-pub(crate) fn split_at_wildcard(source: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    // As an absolute path, so that `..` stops at the root.
-    let cleaned = clean(&[b"/", source].concat());
-    let parts: Vec<&[u8]> = cleaned.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
-    let first = parts.iter().position(|part| has_wildcard(part)).unwrap_or(parts.len());
-    (parts[..first].join(&b'/'), parts[first..].join(&b'/'))
 }
 
 impl MergedTree {

@@ -2,6 +2,7 @@
 
 use super::class::Class;
 use super::{PatternError, first_char};
+use crate::tree::path::clean;
 
 /// A parsed pattern of `filepath.Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,16 @@ pub(crate) fn has_wildcard(text: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Returns the directory before the first component with a wildcard and the pattern from there, both cleaned and
+/// relative to the root; the pattern is empty when there is no wildcard.
+pub(crate) fn split_at_wildcard(source: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    // As an absolute path, so that `..` stops at the root.
+    let cleaned = clean(&[b"/", source].concat());
+    let parts: Vec<&[u8]> = cleaned.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+    let first = parts.iter().position(|part| has_wildcard(part)).unwrap_or(parts.len());
+    (parts[..first].join(&b'/'), parts[first..].join(&b'/'))
 }
 
 /// Whether `pattern` matches the whole of `path`, as Go's `filepath.Match`.

@@ -1,0 +1,87 @@
+//! The part of a context that a step needs, as a tree.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::local::{Error, Listed, LocalContext};
+use super::stat_cache::Stamp;
+use crate::digest::ContentHash;
+use crate::tree::{Kind, LayerTree, MergedTree};
+
+/// Part of a context as a tree of one layer, number 0. Content hashes are zero until [`Snapshot::hash`] fills them in.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    tree: MergedTree,
+    stamps: HashMap<Vec<u8>, Stamp>,
+}
+
+impl Snapshot {
+    pub(super) fn new(listed: Vec<Listed>) -> Self {
+        let mut stamps = HashMap::new();
+        let mut entries = Vec::with_capacity(listed.len());
+        for Listed { entry, stamp } in listed {
+            if matches!(entry.kind, Kind::File { .. } | Kind::Hardlink { .. }) {
+                stamps.insert(entry.path.clone(), stamp);
+            }
+            entries.push(entry);
+        }
+        let mut tree = MergedTree::new();
+        tree.apply(&LayerTree::from_unsorted(entries), 0);
+        Self { tree, stamps }
+    }
+
+    /// Returns the tree.
+    pub(crate) fn tree(&self) -> &MergedTree {
+        &self.tree
+    }
+
+    /// Fills in the content hashes of those of `paths` that are files, with up to `threads` threads. Files that the
+    /// stat cache of `context` knows are not read.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or changed since it was listed; of several, the one first in `paths`.
+    pub(crate) fn hash<P: AsRef<[u8]> + Sync>(
+        &mut self,
+        context: &LocalContext,
+        paths: &[P],
+        threads: usize,
+    ) -> Result<(), Error> {
+        let known = |path: &P| Some((path.as_ref().to_vec(), *self.stamps.get(path.as_ref())?));
+        let files: Vec<(Vec<u8>, Stamp)> = paths.iter().filter_map(known).collect();
+        for ((path, _), hash) in files.iter().zip(hash_all(context, &files, threads)?) {
+            self.tree.set_content(path, hash);
+        }
+        Ok(())
+    }
+}
+
+fn hash_all(context: &LocalContext, files: &[(Vec<u8>, Stamp)], threads: usize) -> Result<Vec<ContentHash>, Error> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<ContentHash, Error>)>> = Mutex::new(Vec::with_capacity(files.len()));
+    let work = || {
+        let mut mine = Vec::new();
+        while let Some((index, (path, stamp))) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            files.get(index).map(|file| (index, file))
+        } {
+            let result = context.content_hash(path, stamp);
+            if result.is_err() {
+                // Files before this one are already taken, so the first error in order is among the results.
+                next.store(files.len(), Ordering::Relaxed);
+            }
+            mine.push((index, result));
+        }
+        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut mine);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(files.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
