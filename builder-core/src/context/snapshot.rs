@@ -9,8 +9,8 @@ use super::stat_cache::Stamp;
 use crate::digest::ContentHash;
 use crate::tree::{Kind, LayerTree, MergedTree};
 
-/// Part of a context as a tree of one layer, number 0. Content hashes are zero until [`Snapshot::hash`] fills them in.
-#[derive(Debug, Clone)]
+/// Part of a context as a tree of one layer, number 0. Content hashes are zero in the tree: [`Snapshot::hashes`] reads.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     tree: MergedTree,
     stamps: HashMap<Vec<u8>, Stamp>,
@@ -36,24 +36,25 @@ impl Snapshot {
         &self.tree
     }
 
-    /// Fills in the content hashes of those of `paths` that are files, with up to `threads` threads. Files that the
+    /// Returns the content hashes of `paths`, which are files of the tree, with up to `threads` threads. Files that the
     /// stat cache of `context` knows are not read.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or changed since it was listed; of several, the one first in `paths`.
-    pub(crate) fn hash<P: AsRef<[u8]> + Sync>(
-        &mut self,
+    /// A path is not a listed file, or a file cannot be read or changed since it was listed; of several, the one first
+    /// in `paths`.
+    pub(crate) fn hashes<P: AsRef<[u8]>>(
+        &self,
         context: &LocalContext,
         paths: &[P],
         threads: usize,
-    ) -> Result<(), Error> {
-        let known = |path: &P| Some((path.as_ref().to_vec(), *self.stamps.get(path.as_ref())?));
-        let files: Vec<(Vec<u8>, Stamp)> = paths.iter().filter_map(known).collect();
-        for ((path, _), hash) in files.iter().zip(hash_all(context, &files, threads)?) {
-            self.tree.set_content(path, hash);
-        }
-        Ok(())
+    ) -> Result<Vec<ContentHash>, Error> {
+        let known = |path: &P| match self.stamps.get(path.as_ref()) {
+            Some(stamp) => Ok((path.as_ref().to_vec(), *stamp)),
+            None => Err(Error::Changed { path: path.as_ref().to_vec() }),
+        };
+        let files: Vec<(Vec<u8>, Stamp)> = paths.iter().map(known).collect::<Result<_, _>>()?;
+        hash_all(context, &files, threads)
     }
 }
 

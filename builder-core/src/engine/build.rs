@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Cancel;
 use super::assemble::Solved;
 use super::task::HostFacts;
-use crate::context::LocalContext;
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
@@ -20,7 +19,7 @@ use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, Out
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{self, BuildWorker, Images, Root, StepOutput, WorkerOptions, dependencies};
+use crate::worker::{self, BuildWorker, Context, Images, Root, StepOutput, WorkerOptions, dependencies};
 
 type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
@@ -63,6 +62,7 @@ pub(super) fn run(
     let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events)
         .map_err(|failure| locate(failure, &graph, &source))?;
 
+    worker.save_caches();
     let created = epoch.unwrap_or(facts.now.0);
     let solved = solved(&graph, &outputs, &images, created);
     let assembled = solved.assemble(store).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
@@ -206,7 +206,7 @@ fn contexts(
     request: &BuildRequest,
     graph: &BuildGraph,
     store: &Store,
-) -> Result<HashMap<ContextName, Arc<LocalContext>>, Error> {
+) -> Result<HashMap<ContextName, Arc<Context>>, Error> {
     let mut contexts = HashMap::new();
     for step in &graph.steps {
         let Op::Context(name) = &step.op else { continue };
@@ -228,12 +228,11 @@ fn open_context(
     source: &ContextSource,
     rules: Option<&(String, String)>,
     store: &Store,
-) -> Result<LocalContext, Error> {
-    let context = match source {
-        ContextSource::Directory(path) => LocalContext::open(path, rules, store),
-        _ => LocalContext::empty(),
-    };
-    context.map_err(|error| Error::from_source(ErrorKind::Context, &error))
+) -> Result<Context, Error> {
+    match source {
+        ContextSource::Directory(path) => Context::open(path, rules, store),
+        _ => Ok(Context::empty()),
+    }
 }
 
 /// Completes the error of a step with the place in the Dockerfile.

@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::BuildWorker;
 use super::archive::Archive;
 use super::copy::Planned;
 use super::root::Root;
-use crate::context::LocalContext;
+use super::{BuildWorker, Context};
+use crate::context::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::store::WorkDir;
 use crate::sys::file;
@@ -22,7 +22,12 @@ use crate::tree::{FollowLast, Kind, MergedTree};
 #[derive(Debug, Clone)]
 pub(crate) enum Bytes {
     /// A directory of this machine.
-    Context(Arc<LocalContext>),
+    Context {
+        /// The directory.
+        context: Arc<Context>,
+        /// What was listed of it.
+        listing: Arc<Snapshot>,
+    },
     /// Layers.
     Root(Root),
     /// The text of a heredoc.
@@ -79,7 +84,7 @@ impl<'w> Files<'w> {
         let mut of_archives: BTreeMap<usize, BTreeMap<usize, PathBuf>> = BTreeMap::new();
         for (source, path) in wanted {
             match &self.sources[source] {
-                Bytes::Context(_) | Bytes::Inline(_) => {}
+                Bytes::Context { .. } | Bytes::Inline(_) => {}
                 Bytes::Root(root) => {
                     let tree = self.worker.tree(root)?;
                     let Some((layer, inner)) = place(&tree, path) else { continue };
@@ -135,10 +140,7 @@ impl<'w> Files<'w> {
             return opened("an extracted layer", File::open(file));
         }
         match &self.sources[source] {
-            Bytes::Context(context) => context
-                .open_at(path)
-                .map(FileReader::Host)
-                .map_err(|error| Error::from_source(ErrorKind::Context, &error)),
+            Bytes::Context { context, .. } => context.open_file(path).map(FileReader::Host),
             Bytes::Inline(bytes) => Ok(FileReader::Memory(Cursor::new(bytes.clone()))),
             Bytes::Root(root) => {
                 let tree = self.worker.tree(root)?;
@@ -184,7 +186,8 @@ pub(crate) fn readable(tree: &MergedTree, path: &[u8], limit: u64) -> Option<Vec
 /// Fills in the content hashes of files of contexts.
 pub(crate) fn hash_context_files(planned: &mut [Planned], sources: &[Bytes], threads: usize) -> Result<(), Error> {
     for (number, source) in sources.iter().enumerate() {
-        let Bytes::Context(context) = source else { continue };
+        let Bytes::Context { context, listing } = source else { continue };
+        let Some(local) = context.local() else { continue };
         let mut wanted = Vec::new();
         for (at, planned) in planned.iter().enumerate() {
             if let Some(origin) = planned.origin.as_ref().filter(|origin| origin.source == number) {
@@ -192,7 +195,7 @@ pub(crate) fn hash_context_files(planned: &mut [Planned], sources: &[Bytes], thr
             }
         }
         let paths: Vec<&[u8]> = wanted.iter().map(|(_, path)| path.as_slice()).collect();
-        let hashes = context.hash(&paths, threads).map_err(|e| Error::from_source(ErrorKind::Context, &e))?;
+        let hashes = listing.hashes(local, &paths, threads).map_err(|e| Error::from_source(ErrorKind::Context, &e))?;
         for ((at, _), hash) in wanted.iter().zip(hashes) {
             if let Kind::File { content, .. } = &mut planned[*at].entry.kind {
                 *content = hash;

@@ -5,6 +5,7 @@
 //! directories on disk are made when a `RUN` is about to start.
 
 mod archive;
+mod context;
 mod copy;
 mod exec;
 mod files;
@@ -20,11 +21,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use context::Context;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
 
-use crate::context::LocalContext;
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
@@ -60,7 +61,7 @@ pub(crate) struct BuildWorker<'a> {
     graph: &'a BuildGraph,
     store: &'a Store,
     images: &'a Images,
-    contexts: HashMap<ContextName, Arc<LocalContext>>,
+    contexts: HashMap<ContextName, Arc<Context>>,
     options: WorkerOptions,
     kill_switch: KillSwitch,
     events: &'a (dyn Fn(Event) + Sync),
@@ -75,7 +76,7 @@ pub(crate) enum StepOutput {
     /// A file system.
     Root(Root),
     /// Files of this machine.
-    Context(Arc<LocalContext>),
+    Context(Arc<Context>),
 }
 
 /// The results that a step builds on.
@@ -98,7 +99,7 @@ impl Inputs<'_> {
         }
     }
 
-    fn context(&self, step: StepId) -> Result<Arc<LocalContext>, Error> {
+    fn context(&self, step: StepId) -> Result<Arc<Context>, Error> {
         match self.get(step)? {
             StepOutput::Context(context) => Ok(context.clone()),
             StepOutput::Root(_) => Err(Error::new(ErrorKind::Internal, "a file system is not a context")),
@@ -182,7 +183,7 @@ impl<'a> BuildWorker<'a> {
         graph: &'a BuildGraph,
         store: &'a Store,
         images: &'a Images,
-        contexts: HashMap<ContextName, Arc<LocalContext>>,
+        contexts: HashMap<ContextName, Arc<Context>>,
         options: WorkerOptions,
         events: &'a (dyn Fn(Event) + Sync),
     ) -> Self {
@@ -196,6 +197,16 @@ impl<'a> BuildWorker<'a> {
             events,
             transfers: Mutex::default(),
             users: Mutex::default(),
+        }
+    }
+
+    /// Keeps what was learned of the contexts' files for the next build.
+    pub(crate) fn save_caches(&self) {
+        for context in self.contexts.values() {
+            if let Err(error) = context.save_cache() {
+                let message = format!("the digests of context files cannot be kept: {error}");
+                (self.events)(Event::Warning { code: "stat-cache".to_owned(), message });
+            }
         }
     }
 

@@ -81,7 +81,8 @@ impl BuildWorker<'_> {
         let failed = |error: super::copy::CanvasError| Error::from_source(ErrorKind::Dockerfile, &error);
         match source {
             CopySourceOp::Path { from, pattern } => {
-                let (tree, bytes, owner) = self.source(*from, pattern, inputs)?;
+                let (bytes, owner) = self.source(*from, pattern, inputs)?;
+                let tree = self.tree_of(&bytes)?;
                 let number = sources.len();
                 sources.push(bytes);
                 let view = SourceTree { number, tree: &tree, owner };
@@ -134,22 +135,23 @@ impl BuildWorker<'_> {
         Ok(true)
     }
 
-    fn source(
-        &self,
-        from: FileInput,
-        pattern: &str,
-        inputs: &Inputs<'_>,
-    ) -> Result<(Arc<MergedTree>, Bytes, SourceOwner), Error> {
+    fn source(&self, from: FileInput, pattern: &str, inputs: &Inputs<'_>) -> Result<(Bytes, SourceOwner), Error> {
         match from {
             FileInput::Context(step) => {
                 let context = inputs.context(step)?;
-                let tree = context.select(pattern).map_err(|e| Error::from_source(ErrorKind::Context, &e))?;
-                Ok((Arc::new(tree), Bytes::Context(context), SourceOwner::Root))
+                let listing = Arc::new(context.select(pattern)?);
+                Ok((Bytes::Context { context, listing }, SourceOwner::Root))
             }
-            FileInput::Root(root) => {
-                let root = inputs.root(root)?;
-                Ok((self.tree(&root)?, Bytes::Root(root), SourceOwner::Kept))
-            }
+            FileInput::Root(root) => Ok((Bytes::Root(inputs.root(root)?), SourceOwner::Kept)),
+        }
+    }
+
+    /// The files of a source that has several.
+    fn tree_of(&self, bytes: &Bytes) -> Result<Arc<MergedTree>, Error> {
+        match bytes {
+            Bytes::Context { listing, .. } => Ok(Arc::new(listing.tree().clone())),
+            Bytes::Root(root) => self.tree(root),
+            Bytes::Inline(_) | Bytes::Archive { .. } => Ok(Arc::default()),
         }
     }
 
@@ -201,7 +203,7 @@ impl BuildWorker<'_> {
             match &sources[origin.source] {
                 Bytes::Inline(bytes) => *content = crate::digest::ContentHash::of(bytes),
                 // Trees and archives know the content of their files already.
-                Bytes::Root(_) | Bytes::Archive { .. } | Bytes::Context(_) => {}
+                Bytes::Root(_) | Bytes::Archive { .. } | Bytes::Context { .. } => {}
             }
         }
         super::files::hash_context_files(&mut planned, &sources, self.options.threads)?;

@@ -1,0 +1,121 @@
+//! A context as steps use it: a local directory with its ignore file, or nothing at all.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::context::{LocalContext, Missing, Snapshot, StatCache};
+use crate::error::{Error, ErrorKind};
+use crate::store::Store;
+use crate::tree::pattern::PatternSet;
+
+/// Names of the ignore file, the first that is there counts.
+const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
+/// A larger ignore file is a mistake.
+const IGNORE_LIMIT: u64 = 16 << 20;
+
+/// Files of this machine, or none.
+#[derive(Debug)]
+pub(crate) struct Context {
+    local: Option<LocalContext>,
+    /// As shown in messages.
+    ignore_file: String,
+}
+
+/// The rule that hides a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HiddenBy {
+    /// The ignore file.
+    pub(crate) file: String,
+    /// Line in it, from 1.
+    pub(crate) line: usize,
+    /// The rule as written.
+    pub(crate) text: String,
+}
+
+fn failed(error: &dyn std::error::Error) -> Error {
+    Error::from_source(ErrorKind::Context, error)
+}
+
+impl Context {
+    /// A context without files.
+    pub(crate) fn empty() -> Self {
+        Self { local: None, ignore_file: String::new() }
+    }
+
+    /// Opens a directory. `rules` are name and text of an ignore file that replaces the directory's own.
+    pub(crate) fn open(dir: &Path, rules: Option<&(String, String)>, store: &Store) -> Result<Self, Error> {
+        let rules = match rules {
+            Some((name, text)) => Some((name.clone(), text.clone().into_bytes())),
+            None => own_rules(dir)?,
+        };
+        let (ignore_file, patterns) = match rules {
+            Some((name, text)) => {
+                let patterns = PatternSet::parse_ignore_file(&text);
+                let patterns = patterns.map_err(|error| failed(&error).context(format!("read {name}")))?;
+                (name, Some(patterns))
+            }
+            None => (String::new(), None),
+        };
+        let key = blake3::hash(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
+        let path = store.stat_cache_path(&crate::digest::hex(key.as_bytes())).map_err(|e| {
+            Error::from_source(ErrorKind::Store, &e)
+        })?;
+        // A cache that cannot be read costs time, not the build.
+        let cache = StatCache::load(&path).ok();
+        let local = LocalContext::open(dir, patterns, cache).map_err(|e| failed(&e))?;
+        Ok(Self { local: Some(local), ignore_file })
+    }
+
+    /// Lists what `pattern` may mean: names and metadata, no content.
+    pub(crate) fn select(&self, pattern: &str) -> Result<Snapshot, Error> {
+        match &self.local {
+            Some(local) => local.snapshot(&[pattern]).map_err(|e| failed(&e)),
+            None => Ok(Snapshot::default()),
+        }
+    }
+
+    /// The directory behind it, if there is one.
+    pub(crate) fn local(&self) -> Option<&LocalContext> {
+        self.local.as_ref()
+    }
+
+    /// Opens a listed file.
+    pub(crate) fn open_file(&self, path: &[u8]) -> Result<File, Error> {
+        let empty = || Error::new(ErrorKind::Context, "there is no build context");
+        self.local.as_ref().ok_or_else(empty)?.open_file(path).map_err(|e| failed(&e))
+    }
+
+    /// The ignore rule that keeps `source` from being there, if one does.
+    pub(crate) fn hidden_by(&self, source: &str) -> Option<HiddenBy> {
+        match self.local.as_ref()?.why_missing(source.as_bytes()).ok()? {
+            Missing::Absent => None,
+            Missing::Excluded(rule) => Some(HiddenBy {
+                file: self.ignore_file.clone(),
+                line: rule.line,
+                text: String::from_utf8_lossy(&rule.text).into_owned(),
+            }),
+        }
+    }
+
+    /// Keeps what was hashed for the next build.
+    pub(crate) fn save_cache(&self) -> io::Result<()> {
+        self.local.as_ref().map_or(Ok(()), LocalContext::save_cache)
+    }
+}
+
+fn own_rules(dir: &Path) -> Result<Option<(String, Vec<u8>)>, Error> {
+    for name in IGNORE_FILES {
+        let path = dir.join(name);
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() <= IGNORE_LIMIT => {
+                let text = std::fs::read(&path).map_err(|e| failed(&e).context(format!("read {name}")))?;
+                return Ok(Some((name.to_owned(), text)));
+            }
+            Ok(_) => return Err(Error::new(ErrorKind::Context, format!("{name} is not a readable file"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&error).context(format!("read {name}"))),
+        }
+    }
+    Ok(None)
+}
