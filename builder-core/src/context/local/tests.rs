@@ -261,7 +261,7 @@ fn unreadable_files_matter_only_when_needed() {
     }
     let dir = Dir::new(&["open/x", "closed/x", "secret", "ignored/x"]);
     for path in ["closed", "secret", "ignored"] {
-        fs::set_permissions(dir.path(path), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path(path), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let context = dir.context("ignored");
     let mut snapshot = context.snapshot(&["open", "secret"]).unwrap();
