@@ -19,6 +19,7 @@ mod resolve;
 pub(crate) mod xattr;
 
 pub(crate) use entry::{Entry, Kind, Metadata, Timestamp, Xattrs};
+pub(crate) use glob::ExpandError;
 pub(crate) use layer_tree::{Error, LayerTree};
 pub(crate) use merged::{MergedTree, Node};
 pub(crate) use resolve::{FollowLast, ResolveError, Standing, resolve_with};
