@@ -115,7 +115,7 @@ impl LocalContext {
         for source in sources {
             collector.add_source(source.as_ref())?;
         }
-        Ok(Snapshot::new(collector.finish()))
+        Snapshot::new(collector.finish())
     }
 
     /// Returns `path` without symlinks, `.` and `..`, never leaving the context. Components that do not exist, or that
@@ -156,20 +156,20 @@ impl LocalContext {
         if let Some(known) = self.cache.as_ref().and_then(|cache| cache.get(stamp)) {
             return Ok(known);
         }
+        let changed = || Error::Changed { path: path.to_vec() };
         let hashed_at = SystemTime::now();
         let mut file = self.open_file(path)?;
-        let mut hasher = blake3::Hasher::new();
-        for when in [Read::Before, Read::After] {
-            let found = file::stat(file.as_fd()).map_err(|source| access("stat", path, source))?;
-            if Stamp::of(&found) != *stamp {
-                return Err(Error::Changed { path: path.to_vec() });
-            }
-            if when == Read::Before {
-                hasher.update_reader(&mut file).map_err(|source| access("read", path, source))?;
-            }
+        let stamp_now = |file: &File| {
+            let stat = file::stat(file.as_fd()).map_err(|source| access("stat", path, source))?;
+            Ok::<_, Error>(Stamp::of(&stat))
+        };
+        if stamp_now(&file)? != *stamp {
+            return Err(changed());
         }
-        if hasher.count() != stamp.size {
-            return Err(Error::Changed { path: path.to_vec() });
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&mut file).map_err(|source| access("read", path, source))?;
+        if stamp_now(&file)? != *stamp || hasher.count() != stamp.size {
+            return Err(changed());
         }
         let hash = ContentHash(*hasher.finalize().as_bytes());
         if let Some(cache) = &self.cache {
@@ -238,12 +238,6 @@ impl LocalContext {
         let name = if path.is_empty() { b"." } else { file_name(path) };
         Ok((dir, CString::new(name)?))
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Read {
-    Before,
-    After,
 }
 
 pub(super) fn access(operation: &'static str, path: &[u8], source: io::Error) -> Error {

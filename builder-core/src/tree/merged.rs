@@ -197,12 +197,14 @@ struct Overlay<'a> {
     hidden: Vec<Range<usize>>,
     /// Files of `base` that get a second name.
     relinked: BTreeMap<usize, Arc<[u8]>>,
+    /// Where in `base` the last entry of the layer is or would be.
+    cursor: usize,
 }
 
 impl<'a> Overlay<'a> {
     fn new(base: &'a [Arc<Item>], layer: &'a LayerTree, index: usize) -> Self {
         let added = Vec::with_capacity(layer.entries().len());
-        Self { base, layer, index, added, hidden: Vec::new(), relinked: BTreeMap::new() }
+        Self { base, layer, index, added, hidden: Vec::new(), relinked: BTreeMap::new(), cursor: 0 }
     }
 
     fn compute(mut self) -> Self {
@@ -211,7 +213,8 @@ impl<'a> Overlay<'a> {
             match &entry.kind {
                 Kind::Whiteout => self.hide(&entry.path),
                 Kind::Directory { opaque: false } => {}
-                _ => self.hide_below(&entry.path),
+                Kind::Directory { opaque: true } => self.hide_below(&entry.path),
+                _ => self.replace(&entry.path),
             }
             if let Some(node) = self.node(entry, &first_names) {
                 self.added.push(Arc::new(Item { path: entry.path.as_slice().into(), node }));
@@ -222,8 +225,28 @@ impl<'a> Overlay<'a> {
     }
 
     fn hide(&mut self, path: &[u8]) {
-        if let Some(at) = position(self.base, path) {
+        if let Some(at) = self.advance(path) {
             self.hidden.push(at..at + 1);
+            self.hide_below(path);
+        }
+    }
+
+    /// Returns where `path` is in `base`. Paths come in order, so most are near the last one.
+    fn advance(&mut self, path: &[u8]) -> Option<usize> {
+        let rest = &self.base[self.cursor..];
+        let mut reach = 1;
+        while rest.get(reach).is_some_and(|item| *item.path < *path) {
+            reach *= 2;
+        }
+        let window = &rest[..rest.len().min(reach + 1)];
+        self.cursor += window.partition_point(|item| *item.path < *path);
+        let found = self.base.get(self.cursor)?;
+        (*found.path == *path).then_some(self.cursor)
+    }
+
+    /// Makes room for something other than a directory, which needs more than its own place only over a directory.
+    fn replace(&mut self, path: &[u8]) {
+        if self.advance(path).is_some_and(|at| self.base[at].node.is_dir()) {
             self.hide_below(path);
         }
     }

@@ -107,7 +107,7 @@ fn shared_prefixes_do_not_explode() {
     let mut body = MAGIC.to_vec();
     put(&mut body, 30_000);
     put(&mut body, 0);
-    put_bytes(&mut body, long[..long.len() - 1].as_bytes());
+    put_bytes(&mut body, &long.as_bytes()[..long.len() - 1]);
     body.extend([DIRECTORY | SAME_MODE | SAME_OWNER, 0]);
     for _ in 1..30_000 {
         put(&mut body, long.len() as u64 - 1);
