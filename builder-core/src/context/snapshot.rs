@@ -1,34 +1,40 @@
 //! The part of a context that a step needs, as a tree.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::local::{Error, Listed, LocalContext};
 use super::stat_cache::Stamp;
 use crate::digest::ContentHash;
-use crate::tree::{Kind, LayerTree, MergedTree};
+use crate::tree::{self, Kind, LayerTree, MergedTree};
 
 /// Part of a context as a tree of one layer, number 0. Content hashes are zero in the tree: [`Snapshot::hashes`] reads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     tree: MergedTree,
-    stamps: HashMap<Vec<u8>, Stamp>,
+    /// Of the files, sorted by path.
+    stamps: Vec<(Box<[u8]>, Stamp)>,
 }
 
 impl Snapshot {
-    pub(super) fn new(listed: Vec<Listed>) -> Self {
-        let mut stamps = HashMap::new();
+    /// Takes what was listed, sorted by path bytes.
+    pub(super) fn new(listed: Vec<Listed>) -> Result<Self, Error> {
+        let mut stamps = Vec::new();
         let mut entries = Vec::with_capacity(listed.len());
         for Listed { entry, stamp } in listed {
             if matches!(entry.kind, Kind::File { .. } | Kind::Hardlink { .. }) {
-                stamps.insert(entry.path.clone(), stamp);
+                stamps.push((entry.path.as_slice().into(), stamp));
             }
             entries.push(entry);
         }
+        let layer = LayerTree::from_sorted(entries).map_err(|error| match error {
+            // Only a directory that became a file while it was listed can have anything below it.
+            tree::Error::BelowNonDirectory { path } => Error::Changed { path },
+            _ => Error::Changed { path: Vec::new() },
+        })?;
         let mut tree = MergedTree::new();
-        tree.apply(&LayerTree::from_unsorted(entries), 0);
-        Self { tree, stamps }
+        tree.apply(&layer, 0);
+        Ok(Self { tree, stamps })
     }
 
     /// Returns the tree.
@@ -49,24 +55,23 @@ impl Snapshot {
         paths: &[P],
         threads: usize,
     ) -> Result<Vec<ContentHash>, Error> {
-        let known = |path: &P| match self.stamps.get(path.as_ref()) {
-            Some(stamp) => Ok((path.as_ref().to_vec(), *stamp)),
-            None => Err(Error::Changed { path: path.as_ref().to_vec() }),
+        let known = |path: &P| match self.stamps.binary_search_by(|(other, _)| (**other).cmp(path.as_ref())) {
+            Ok(at) => Ok(&self.stamps[at]),
+            Err(_) => Err(Error::Changed { path: path.as_ref().to_vec() }),
         };
-        let files: Vec<(Vec<u8>, Stamp)> = paths.iter().map(known).collect::<Result<_, _>>()?;
+        let files = paths.iter().map(known).collect::<Result<Vec<_>, _>>()?;
         hash_all(context, &files, threads)
     }
 }
 
-fn hash_all(context: &LocalContext, files: &[(Vec<u8>, Stamp)], threads: usize) -> Result<Vec<ContentHash>, Error> {
+fn hash_all(context: &LocalContext, files: &[&(Box<[u8]>, Stamp)], threads: usize) -> Result<Vec<ContentHash>, Error> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<ContentHash, Error>)>> = Mutex::new(Vec::with_capacity(files.len()));
     let work = || {
         let mut mine = Vec::new();
-        while let Some((index, (path, stamp))) = {
+        loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            files.get(index).map(|file| (index, file))
-        } {
+            let Some((path, stamp)) = files.get(index) else { break };
             let result = context.content_hash(path, stamp);
             if result.is_err() {
                 // Files before this one are already taken, so the first error in order is among the results.
@@ -78,7 +83,10 @@ fn hash_all(context: &LocalContext, files: &[(Vec<u8>, Stamp)], threads: usize) 
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.min(files.len()) {
-            scope.spawn(work);
+            // Where no more threads may be made, the ones there are do the work.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });

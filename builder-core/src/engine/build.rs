@@ -224,11 +224,7 @@ fn contexts(
     Ok(contexts)
 }
 
-fn open_context(
-    source: &ContextSource,
-    rules: Option<&(String, String)>,
-    store: &Store,
-) -> Result<Context, Error> {
+fn open_context(source: &ContextSource, rules: Option<&(String, String)>, store: &Store) -> Result<Context, Error> {
     match source {
         ContextSource::Directory(path) => Context::open(path, rules, store),
         _ => Ok(Context::empty()),

@@ -97,14 +97,6 @@ impl MergedTree {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.items.iter().map(pair)
     }
-
-    /// Changes what is known of the bytes of the file at `path`; nothing when there is no file.
-    pub(crate) fn set_content(&mut self, path: &[u8], found: crate::digest::ContentHash) {
-        let Some(at) = position(&self.items, path) else { return };
-        if let Kind::File { content, .. } = &mut Arc::make_mut(&mut self.items[at]).node.kind {
-            *content = found;
-        }
-    }
 }
 
 fn pair(item: &Arc<Item>) -> (&[u8], &Node) {

@@ -57,10 +57,11 @@ impl Context {
             }
             None => (String::new(), None),
         };
-        let key = blake3::hash(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
-        let path = store.stat_cache_path(&crate::digest::hex(key.as_bytes())).map_err(|e| {
-            Error::from_source(ErrorKind::Store, &e)
-        })?;
+        let key =
+            blake3::hash(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
+        let path = store
+            .stat_cache_path(&crate::digest::hex(key.as_bytes()))
+            .map_err(|e| Error::from_source(ErrorKind::Store, &e))?;
         // A cache that cannot be read costs time, not the build.
         let cache = StatCache::load(&path).ok();
         let local = LocalContext::open(dir, patterns, cache).map_err(|e| failed(&e))?;

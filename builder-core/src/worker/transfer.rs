@@ -180,14 +180,8 @@ impl BuildWorker<'_> {
         let mut canvas = Canvas::new(&tree);
         let path = canvas.resolve(op.path.as_bytes()).map_err(failed)?;
         if !canvas.is_dir(&path) {
-            let identity = self.identity(&op.user, &parent)?;
-            let meta = Metadata {
-                mode: 0o755,
-                uid: identity.uid,
-                gid: identity.gid,
-                mtime: self.options.now,
-                ..Metadata::default()
-            };
+            let (uid, gid) = self.owner(&op.user, &parent)?;
+            let meta = Metadata { mode: 0o755, uid, gid, mtime: self.options.now, ..Metadata::default() };
             canvas.mkdir_all(&path, &meta).map_err(failed)?;
         }
         self.finish(canvas, Vec::new())
