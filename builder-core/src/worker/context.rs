@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::context::{LocalContext, Missing, Snapshot, StatCache};
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
-use crate::tree::pattern::PatternSet;
+use crate::tree::Kind;
+use crate::tree::pattern::{PatternSet, has_wildcard};
 
 /// Names of the ignore file, the first that is there counts.
 const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
@@ -68,12 +69,23 @@ impl Context {
         Ok(Self { local: Some(local), ignore_file })
     }
 
-    /// Lists what `pattern` may mean: names and metadata, no content.
+    /// Lists what `pattern` may mean, and what links that it selects lead to: names and metadata, no content.
     pub(crate) fn select(&self, pattern: &str) -> Result<Snapshot, Error> {
-        match &self.local {
-            Some(local) => local.snapshot(&[pattern]).map_err(|e| failed(&e)),
-            None => Ok(Snapshot::default()),
+        let Some(local) = &self.local else { return Ok(Snapshot::default()) };
+        let listing = local.snapshot(&[pattern]).map_err(|e| failed(&e))?;
+        if !has_wildcard(pattern.as_bytes()) {
+            return Ok(listing);
         }
+        // What is wrong with the pattern is said where it is expanded for good.
+        let matches = listing.tree().expand(pattern.as_bytes()).unwrap_or_default();
+        let is_link =
+            |path: &Vec<u8>| listing.tree().get(path).is_some_and(|node| matches!(node.kind, Kind::Symlink { .. }));
+        let links = matches.iter().filter(|path| is_link(path)).map(|path| escape(path));
+        let sources: Vec<Vec<u8>> = std::iter::once(pattern.as_bytes().to_vec()).chain(links).collect();
+        if sources.len() == 1 {
+            return Ok(listing);
+        }
+        local.snapshot(&sources).map_err(|e| failed(&e))
     }
 
     /// The directory behind it, if there is one.
@@ -103,6 +115,18 @@ impl Context {
     pub(crate) fn save_cache(&self) -> io::Result<()> {
         self.local.as_ref().map_or(Ok(()), LocalContext::save_cache)
     }
+}
+
+/// A pattern that means exactly `path`.
+fn escape(path: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(path.len());
+    for byte in path {
+        if matches!(byte, b'*' | b'?' | b'[' | b'\\') {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern
 }
 
 fn own_rules(dir: &Path) -> Result<Option<(String, Vec<u8>)>, Error> {

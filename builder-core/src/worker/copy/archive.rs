@@ -92,28 +92,36 @@ fn apply_whiteout(canvas: &mut Canvas<'_>, up: &[u8], path: &[u8]) -> bool {
     }
 }
 
-/// Follows links in `relative` with `dest` as the root, so that no link leads out of it; one that leads nowhere is an
-/// error.
+/// Follows links in `relative` with `dest` as the root, so that no link leads out of it; one that does not lead to a
+/// directory is an error.
 fn inside(canvas: &Canvas<'_>, dest: &[u8], relative: &[u8], name: &[u8]) -> Result<Vec<u8>, ArchiveError> {
-    let mut through_link = false;
+    let mut at = Vec::new();
+    for part in relative.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        let next = join(&at, part);
+        at = match canvas.get(&join(dest, &next)) {
+            Some((_, Kind::Symlink { .. })) => follow(canvas, dest, &next, name)?,
+            _ => next,
+        };
+    }
+    Ok(join(dest, &at))
+}
+
+/// Follows the link at `path` below `dest`.
+fn follow(canvas: &Canvas<'_>, dest: &[u8], path: &[u8], name: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let standing = |path: &[u8]| {
         Ok::<_, Infallible>(match canvas.get(&join(dest, path)).map(|(_, kind)| kind) {
             None => Standing::Missing,
             Some(Kind::Directory { .. }) => Standing::Directory,
-            Some(Kind::Symlink { target }) => {
-                through_link = true;
-                Standing::Symlink(target.clone())
-            }
+            Some(Kind::Symlink { target }) => Standing::Symlink(target.clone()),
             Some(_) => Standing::Other,
         })
     };
-    let Ok(resolved) = resolve_with(relative, FollowLast::Yes, standing);
+    let Ok(resolved) = resolve_with(path, FollowLast::Yes, standing);
     let resolved = resolved.map_err(|error| ArchiveError::Canvas {
         name: String::from_utf8_lossy(name).into_owned(),
         source: CanvasError::Resolve(error),
     })?;
-    let path = join(dest, &resolved);
-    if through_link && !canvas.is_dir(&path) { Err(escapes(name, dest)) } else { Ok(path) }
+    if canvas.is_dir(&join(dest, &resolved)) { Ok(resolved) } else { Err(escapes(name, dest)) }
 }
 
 fn link(canvas: &mut Canvas<'_>, dest: &[u8], entry: &ArchiveEntry, target: &[u8]) -> Result<Put, ArchiveError> {

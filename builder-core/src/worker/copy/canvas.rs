@@ -40,6 +40,9 @@ pub(crate) enum CanvasError {
     /// The destination leads nowhere.
     #[error(transparent)]
     Resolve(ResolveError),
+    /// Two files for one name.
+    #[error("several sources for the file {:?}: end the destination with / to make it a directory", show(.0))]
+    SeveralSources(Vec<u8>),
     /// A name that layers use for whiteouts.
     #[error("{:?} cannot be stored in a layer: names that start with .wh. mean deletions there", show(.0))]
     WhiteoutName(Vec<u8>),
@@ -156,6 +159,11 @@ impl<'a> Canvas<'a> {
         }
         self.puts.insert(path.to_vec(), put);
         Ok(())
+    }
+
+    /// Whether a change put something at `path`.
+    pub(crate) fn has_put(&self, path: &[u8]) -> bool {
+        self.puts.contains_key(path)
     }
 
     /// Starts a group of hard links.

@@ -106,7 +106,14 @@ fn place(canvas: &mut Canvas<'_>, rules: &Rules<'_>, is_dir: bool, name: &[u8]) 
     } else {
         canvas.mkdir_all(parent(&dest).unwrap_or_default(), &rules.implied())?;
     }
-    Ok(if !is_dir && canvas.is_dir(&dest) { join(&dest, name) } else { dest })
+    if !is_dir && canvas.is_dir(&dest) {
+        return Ok(join(&dest, name));
+    }
+    // BuildKit lets the last one win; the reference asks for a directory, and so do we.
+    if !is_dir && canvas.has_put(&dest) {
+        return Err(CanvasError::SeveralSources(dest));
+    }
+    Ok(dest)
 }
 
 /// Copies one selected path of a source.
