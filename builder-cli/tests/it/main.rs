@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod command_line;
 mod determinism;
+mod examples;
 mod image;
 mod support;
 
