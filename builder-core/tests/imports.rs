@@ -142,7 +142,12 @@ fn the_table_points_downward() {
     for (module, row) in &rows {
         for import in &row.imports {
             let below = rows.get(import).unwrap_or_else(|| panic!("`{module}` lists `{import}`, which has no row"));
-            assert!(below.level < row.level, "`{module}` (level {}) lists `{import}` (level {})", row.level, below.level);
+            assert!(
+                below.level < row.level,
+                "`{module}` (level {}) lists `{import}` (level {})",
+                row.level,
+                below.level
+            );
         }
     }
 }

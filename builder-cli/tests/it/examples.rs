@@ -32,7 +32,11 @@ fn an_application_is_compiled_on_debian_and_runs_elsewhere() {
     let args = ["build", "-t", "greet:1", "--progress", "json", "--output", "type=oci,tar=false,dest=greet", &example];
     let first = env.run(&args);
     first.ok();
-    assert!(first.steps().iter().any(|step| step.starts_with("RAN") && step.contains("apt-get")), "{:?}", first.steps());
+    assert!(
+        first.steps().iter().any(|step| step.starts_with("RAN") && step.contains("apt-get")),
+        "{:?}",
+        first.steps()
+    );
 
     let tool = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
@@ -51,7 +55,12 @@ fn an_application_is_compiled_on_debian_and_runs_elsewhere() {
     assert!(second.steps().iter().all(|step| step.starts_with("CACHED")), "{:?}", second.steps());
     let other = env.run(&[&args[..], &["--build-arg", "GREETING=Moin"]].concat());
     let cached = |step: &&String| step.starts_with("CACHED") && step.contains("apt-get");
-    assert_eq!(other.steps().iter().filter(cached).count(), 1, "a build arg concerns what sees it: {:?}", other.steps());
+    assert_eq!(
+        other.steps().iter().filter(cached).count(),
+        1,
+        "a build arg concerns what sees it: {:?}",
+        other.steps()
+    );
 }
 
 #[test]
