@@ -190,11 +190,14 @@ impl Builder {
         }
     }
 
-    /// Tries out what this machine allows.
+    /// Tries out what this machine allows, in the state directory, which is made when missing.
     ///
     /// # Errors
-    /// When the build process cannot be started at all.
+    /// When the build process cannot be started at all, [`ErrorKind::Store`] when there can be no state directory.
     pub fn doctor(&self) -> Result<Report> {
+        std::fs::create_dir_all(&self.state_dir).map_err(|source| {
+            Error::from_source(ErrorKind::Store, &source).context(format!("make {}", self.state_dir.display()))
+        })?;
         let report = rootless::probe(&self.launch, &self.state_dir);
         report.map(Report).map_err(|error| launch_error(&error))
     }

@@ -126,5 +126,6 @@ fn wrong_usage_is_exit_code_2() {
 fn doctor_says_what_this_machine_allows() {
     let env = Env::new();
     let text = env.run(&["doctor"]).ok();
-    assert!(text.contains("overlay") && text.contains("userns"), "{text}");
+    // On a first call there is no state directory yet.
+    assert!(text.contains("RUN works") || text.contains("rung: none"), "{text}");
 }

@@ -6,13 +6,14 @@ mod build;
 mod cache;
 mod command_line;
 mod determinism;
+mod examples;
 mod image;
 mod support;
 
 #[test]
 fn no_forgotten_test_files() {
     let main = include_str!("main.rs");
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("tests/it").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().trim_end_matches(".rs").to_owned();
         assert!(name == "main" || main.contains(&format!("mod {name};")), "tests/it/{name}.rs is not in main.rs");
     }

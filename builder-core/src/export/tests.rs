@@ -39,7 +39,7 @@ fn tool(name: &str, args: &[&str]) -> Option<Output> {
     match Command::new(name).args(args).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("SKIP {name} {}: {error}", args.join(" "));
+            eprintln!("SKIP tools_of_the_system: {name} {}: {error}", args.join(" "));
             None
         }
     }
@@ -250,7 +250,7 @@ fn other_tools_read_what_is_written() {
     expect_tool("umoci", &["ls", "--layout", state], full);
     if !rustix::process::geteuid().is_root() {
         // Without root it starts a process that stays.
-        eprintln!("SKIP podman load: only tried as root");
+        eprintln!("SKIP podman_load: needs root, else it starts a process that stays");
         return;
     }
     let path = |name: &str| dir.path().join("podman").join(name).to_str().unwrap().to_owned();

@@ -41,7 +41,7 @@ pub(crate) fn inside(test: &str) -> bool {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         ),
-        Err(error) if std::env::var_os(REQUIRED).is_none() => println!("SKIPPED {test}: {error}"),
+        Err(error) if std::env::var_os(REQUIRED).is_none() => println!("SKIP {test}: {error}"),
         Err(error) => panic!("namespaces are required: {error}"),
     }
     false

@@ -142,7 +142,7 @@ mod tests {
         let root = fs::File::open(dir.path()).unwrap();
         let large = vec![7; 1000];
         if let Err(error) = set_at(root.as_fd(), c"file", c"user.large", &large) {
-            eprintln!("SKIP: no user attributes here: {error}");
+            eprintln!("SKIP reads_what_was_set_without_following: no user attributes here: {error}");
             return;
         }
         set_at(root.as_fd(), c"file", c"user.small", b"1").unwrap();

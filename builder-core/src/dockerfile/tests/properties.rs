@@ -77,7 +77,7 @@ fn nearly() -> impl Strategy<Value = String> {
 
 /// The golden files, as a start for mutations.
 fn seeds() -> Vec<String> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let root = std::path::Path::new("../testdata");
     let folders = ["dockerfile", "dockerfile-errors"].map(|folder| root.join(folder));
     let cases = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("the test data is there"));
     let mut paths: Vec<_> = cases.map(|case| case.expect("readable folder").path().join("Dockerfile")).collect();

@@ -34,7 +34,8 @@ impl Distribution {
     /// Starts on a free port, or says on stderr that the binary is not there.
     fn start(dir: &Path, protocol: Protocol) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/certs");
+        let certs = std::path::absolute("tests/support/certs").unwrap();
+        let certs = certs.display();
         let tls = match protocol {
             Protocol::Http => String::new(),
             Protocol::Https => format!(", tls: {{certificate: {certs}/server.crt, key: {certs}/server.key}}"),
@@ -70,7 +71,7 @@ impl Distribution {
 }
 
 fn skip<T>(what: &str) -> Option<T> {
-    writeln!(io::stderr(), "SKIP: {what} is not installed").unwrap();
+    writeln!(io::stderr(), "SKIP registry peers: {what} is not installed").unwrap();
     None
 }
 

@@ -51,7 +51,7 @@ fn registry((certificate, key): (&str, &str), client: ClientCertificate) -> Regi
 
 /// A client with a rule for `registry`, and no other trust than the rule gives.
 fn client(registry: &Registry, rule: HostRule) -> Client {
-    let unrelated = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/certs/client.crt");
+    let unrelated = "tests/support/certs/client.crt";
     let none = Roots { file: Some(unrelated.into()), ..Roots::default() };
     Client::new(ClientConfig { roots: none, hosts: vec![HostRule { host: registry.host(), ..rule }], ..config() })
 }

@@ -22,7 +22,7 @@ in_namespaces! {
     fn system_calls_as_the_profile_says() {
         let image = Image::new();
         let Some(calls) = static_caller(&image) else {
-            println!("SKIPPED: no C compiler for a static program");
+            println!("SKIP system_calls_as_the_profile_says: no C compiler for a static program");
             return;
         };
         let expected = "clone3 38\nkeyctl 1\nmount 1\nbpf 1\nsocket_vsock 1\nsocket_unix 0\nunshare 1\ngetpid 0\n";

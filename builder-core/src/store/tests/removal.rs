@@ -92,7 +92,7 @@ fn child_without_privileges() {
 #[test]
 fn files_of_foreign_owners_are_left_to_who_may_remove_them() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP files_of_foreign_owners_are_left_to_who_may_remove_them: only root can make them");
+        eprintln!("SKIP files_of_foreign_owners_are_left_to_who_may_remove_them: needs root to make them");
         return;
     }
     let (dir, store) = new_store();

@@ -245,7 +245,7 @@ fn run_all() {
     // Namespaces belong to threads, so nothing outlives this one.
     let body = || {
         if let Err(reason) = enter_mount_namespace() {
-            eprintln!("SKIP: no overlay here: {reason}");
+            eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no overlay here: {reason}");
             return;
         }
         let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
@@ -266,7 +266,7 @@ fn diff_on_top_is_what_the_mount_shows() {
     let child = std::process::Command::new("unshare").args(arguments).arg(this).args(["--exact", THIS_TEST]).status();
     match child {
         Ok(status) if status.code() == Some(0) => {}
-        Ok(status) if status.code() == Some(1) => eprintln!("SKIP: no user namespace here"),
+        Ok(status) if status.code() == Some(1) => eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no user namespace here"),
         other => panic!("{other:?}"),
     }
 }
