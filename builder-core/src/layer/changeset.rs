@@ -190,8 +190,10 @@ impl Changeset {
     /// Returns what the layer says in all.
     pub(super) fn finish(mut self) -> Result<Contents> {
         let hidden = std::mem::take(&mut self.whiteouts);
-        let (over_directories, whiteouts): (Vec<_>, Vec<_>) =
-            hidden.into_iter().filter(|path| self.is_directory_or_absent(path)).partition(|path| self.names.contains_key(path));
+        let (over_directories, whiteouts): (Vec<_>, Vec<_>) = hidden
+            .into_iter()
+            .filter(|path| self.is_directory_or_absent(path))
+            .partition(|path| self.names.contains_key(path));
         self.opaque.extend(over_directories);
         let mut implied = Vec::new();
         let mut entries = BTreeMap::new();

@@ -23,7 +23,7 @@ pub(crate) enum Error {
     Tar { source: tar::Error },
     /// Something is wrong with this layer.
     #[error("layer {digest}")]
-    Layer { digest: Digest, source: Box<Error> },
+    Layer { digest: Digest, source: Box<Self> },
     /// The blob is damaged, or cannot be read.
     #[error("read layer blob")]
     Read { source: io::Error },

@@ -76,7 +76,10 @@ struct Group<'w> {
 }
 
 /// Wanted files by the first name of what they want.
-fn groups<'t, 'w>(tree: &'t LayerTree, wanted: &'w BTreeMap<Vec<u8>, PathBuf>) -> Result<BTreeMap<&'t [u8], Group<'w>>> {
+fn groups<'t, 'w>(
+    tree: &'t LayerTree,
+    wanted: &'w BTreeMap<Vec<u8>, PathBuf>,
+) -> Result<BTreeMap<&'t [u8], Group<'w>>> {
     let mut groups = BTreeMap::new();
     for (path, file) in wanted {
         let entry = tree.get(path).and_then(|entry| match &entry.kind {

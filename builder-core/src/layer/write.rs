@@ -131,7 +131,9 @@ impl<'s> LayerWriter<'s> {
     fn entry(&self, path: &[u8]) -> Option<&Entry> {
         // The last one is the most likely: parent of the next, first name of its links.
         let last = self.entries.last().filter(|entry| entry.path == path);
-        last.or_else(|| self.entries.binary_search_by(|entry| entry.path[..].cmp(path)).ok().map(|at| &self.entries[at]))
+        last.or_else(|| {
+            self.entries.binary_search_by(|entry| entry.path[..].cmp(path)).ok().map(|at| &self.entries[at])
+        })
     }
 }
 

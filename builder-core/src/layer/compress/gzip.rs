@@ -153,7 +153,8 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u8) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { chunk, previous, position, result }) = job else { return };
-        let dictionary = previous.as_deref().map_or(&[][..], |previous| &previous[previous.len().saturating_sub(WINDOW)..]);
+        let dictionary =
+            previous.as_deref().map_or(&[][..], |previous| &previous[previous.len().saturating_sub(WINDOW)..]);
         // Nobody waits for it when the writer gave up.
         result.send(deflate(&mut compressor, &chunk, dictionary, position)).ok();
     }

@@ -87,7 +87,12 @@ mod tests {
             (&whiteout, Ok(&whiteout)),
             (&deep, Err(NameError::TooLong)),
         ] {
-            assert_eq!(normalise(stored).as_deref().map_err(|e| *e), expected, "{:?}", stored.escape_ascii().to_string());
+            assert_eq!(
+                normalise(stored).as_deref().map_err(|e| *e),
+                expected,
+                "{:?}",
+                stored.escape_ascii().to_string()
+            );
         }
     }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::Error;
 use super::sparse::Segment;
@@ -55,7 +55,8 @@ impl SparseRecords {
     pub(super) fn segments(&self) -> Option<Vec<Segment>> {
         let (pairs, rest) = self.map.as_chunks::<2>();
         let counted = self.segment_count.is_none_or(|count| usize::try_from(count) == Ok(pairs.len()));
-        (rest.is_empty() && counted).then(|| pairs.iter().map(|[offset, len]| Segment { offset: *offset, len: *len }).collect())
+        (rest.is_empty() && counted)
+            .then(|| pairs.iter().map(|[offset, len]| Segment { offset: *offset, len: *len }).collect())
     }
 }
 

@@ -172,11 +172,6 @@ impl<R: Read> Reader<R> {
         Content { reader: self, hole: 0 }
     }
 
-    /// Returns what the entries were read from, wherever that stands.
-    pub(crate) fn into_inner(self) -> R {
-        self.inner
-    }
-
     fn skip_content(&mut self) -> Result<(), Error> {
         let rest = self.body.segments.by_ref().chain(self.body.current.take()).map(|segment| segment.len).sum();
         self.skip(rest)?;

@@ -103,13 +103,7 @@ impl Target {
         }
     }
 
-    fn create_file(
-        &mut self,
-        walk: &mut Walk<&mut Tar>,
-        path: &[u8],
-        inode: Inode,
-        size: u64,
-    ) -> Result<ContentHash> {
+    fn create_file(&mut self, walk: &mut Walk<&mut Tar>, path: &[u8], inode: Inode, size: u64) -> Result<ContentHash> {
         let file = self.disk.create_file(path)?;
         let mut writer = SparseFile::new(&file, size);
         let hash = walk.content(&mut |part| match part {

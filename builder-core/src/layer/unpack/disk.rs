@@ -102,14 +102,16 @@ impl Disk {
     pub(super) fn create_whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (dir, name) = self.parent(path)?;
         // Device 0:0 is no device: no capability is needed, also in a user namespace (Linux 5.8).
-        rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0).map_err(failed("make whiteout", path))
+        rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(failed("make whiteout", path))
     }
 
     /// Creates a further name of `target`, which may be a symlink and is not followed.
     pub(super) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         let (dir, name) = self.parent(target)?;
         // The other lookup moves the open directories.
-        let target_dir = dir.try_clone_to_owned().map_err(|source| unpack_error("open directory of", target, source))?;
+        let target_dir =
+            dir.try_clone_to_owned().map_err(|source| unpack_error("open directory of", target, source))?;
         let (dir, new_name) = self.parent(path)?;
         rustix::fs::linkat(target_dir, name, dir, new_name, AtFlags::empty()).map_err(failed("link", path))
     }

@@ -201,7 +201,9 @@ fn in_parallel<T: Sync, U: Send>(items: &[T], threads: usize, work: impl Fn(&T) 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<U>>>> = Mutex::new(items.iter().map(|_| None).collect());
     let run = || {
-        while let Some((at, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?))) {
+        while let Some((at, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+        {
             let result = work(item);
             if result.is_err() {
                 next.store(items.len(), Ordering::Relaxed);

@@ -3,6 +3,7 @@
 mod foreign;
 mod hostile;
 mod namespace;
+mod umoci;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -232,7 +233,13 @@ fn a_damaged_blob_leaves_nothing() {
     for bytes in [&good[..good.len() / 2], &good[..good.len() - 1], &flipped] {
         let layer = LayerDescriptor { digest: store.put_blob(bytes).unwrap(), ..written.layer.clone() };
         assert!(unpack_one(&store, &layer).is_err());
-        assert_eq!(fs::read_dir(store.path().join("unpacked")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count(), 0);
+        assert_eq!(
+            fs::read_dir(store.path().join("unpacked"))
+                .unwrap()
+                .filter(|e| e.as_ref().unwrap().path().is_dir())
+                .count(),
+            0
+        );
     }
 }
 
@@ -260,6 +267,10 @@ fn very_deep_directories_are_unpacked() {
     entries.push((file(&deepest, 1), b"x"));
     let written = write(&store, &entries);
     let (path, _) = unpack_one(&store, &written.layer).unwrap();
-    assert_eq!(fs::read(path.join(deepest)).unwrap_err().kind(), std::io::ErrorKind::InvalidFilename, "beyond PATH_MAX");
+    assert_eq!(
+        fs::read(path.join(deepest)).unwrap_err().kind(),
+        std::io::ErrorKind::InvalidFilename,
+        "beyond PATH_MAX"
+    );
     assert!(path.join(&paths[1000]).is_dir());
 }

@@ -96,7 +96,8 @@ fn extension_headers_without_an_entry_are_errors() {
 fn global_owner_and_time_hold_until_said_otherwise() {
     let global = with_kind(pax(&[("uid", "7"), ("mtime", "12.5"), ("comment", "x")]), b'g');
     let own = pax(&[("uid", "8")]);
-    let archive = [global, member(b"a", b'0', b""), own, member(b"b", b'0', b""), member(b"c", b'0', b""), end()].concat();
+    let archive =
+        [global, member(b"a", b'0', b""), own, member(b"b", b'0', b""), member(b"c", b'0', b""), end()].concat();
     let all = read_all(&archive).unwrap();
     assert_eq!(all.iter().map(|(entry, _)| entry.uid).collect::<Vec<_>>(), [7, 8, 7]);
     assert!(all.iter().all(|(entry, _)| entry.mtime == Timestamp { secs: 12, nanos: 500_000_000 }));
@@ -174,7 +175,10 @@ fn sparse_maps_are_checked() {
     assert!(sparse(&version, b"abcd").is_err(), "unknown version");
     let version = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "4")];
     assert!(sparse(&version, b"1\n0\n").is_err(), "map without its end");
-    assert!(matches!(sparse(&version, &padded(b"99999999\n")), Err(Error::TooMuchMetadata { .. })), "count beyond all measure");
+    assert!(
+        matches!(sparse(&version, &padded(b"99999999\n")), Err(Error::TooMuchMetadata { .. })),
+        "count beyond all measure"
+    );
     let bomb = [("GNU.sparse.size", "9000000000000000000"), ("GNU.sparse.map", "0,4")];
     assert!(matches!(sparse(&bomb, b"abcd"), Err(Error::TooManyHoles)));
 }

@@ -35,7 +35,8 @@ fn python(script: &str, dir: &Path, input: &[u8]) -> Option<Vec<u8>> {
 /// One entry of every kind and every reason for an extended header.
 fn sample() -> Vec<(Entry, &'static [u8])> {
     let entry = |path: &[u8], kind, change: &dyn Fn(&mut Metadata)| {
-        let mut meta = Metadata { mode: 0o755, mtime: Timestamp { secs: 1_700_000_000, nanos: 0 }, ..Metadata::default() };
+        let mut meta =
+            Metadata { mode: 0o755, mtime: Timestamp { secs: 1_700_000_000, nanos: 0 }, ..Metadata::default() };
         change(&mut meta);
         Entry { path: path.to_vec(), meta, kind }
     };
@@ -274,7 +275,8 @@ sys.stdout.buffer.write(out.getvalue())
     for format in ["gnu", "pax"] {
         let script = format!("FORMAT = {format:?}\n{MAKE}");
         let Some(archive) = python(&script, dir.path(), b"") else { return };
-        let mut all: BTreeMap<_, _> = read_all(&archive).unwrap().into_iter().map(|(e, c)| (e.name.clone(), (e, c))).collect();
+        let mut all: BTreeMap<_, _> =
+            read_all(&archive).unwrap().into_iter().map(|(e, c)| (e.name.clone(), (e, c))).collect();
         assert_eq!(all[&b"before-1970"[..]].0.mtime, Timestamp { secs: -100, nanos: 0 }, "{format}");
         let owned = &all[&b"big-owner"[..]].0;
         assert_eq!((owned.uid, owned.gid), (3_000_000_000, 2_097_153), "{format}");

@@ -106,7 +106,8 @@ fn a_whiteout_makes_no_directory_that_was_not_there() {
 fn an_opaque_root_hides_the_layers_below_it() {
     let (_dir, store) = store();
     let base = write(&store, &[(file("a", 1), b"x")]).layer;
-    let opaque = write(&store, &[(entry("", 0o755, Kind::Directory { opaque: true }), b""), (file("b", 1), b"y")]).layer;
+    let opaque =
+        write(&store, &[(entry("", 0o755, Kind::Directory { opaque: true }), b""), (file("b", 1), b"y")]).layer;
     let top = write(&store, &[(file("c", 1), b"z")]).layer;
     let paths = unpack_all(&store, &[base, opaque, top], 2).unwrap().paths;
     assert_eq!(paths.iter().map(|path| listing(path)).collect::<Vec<_>>(), [["b"], ["c"]]);

@@ -43,7 +43,8 @@ fn state(canary: &Path) -> Vec<String> {
         let entry = entry.unwrap();
         let meta = entry.path().symlink_metadata().unwrap();
         let content = if meta.is_file() { fs::read(entry.path()).unwrap() } else { Vec::new() };
-        let facts = (meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec());
+        let facts =
+            (meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec());
         format!("{:?} {facts:?} {content:?} {:?}", entry.path(), xattr(entry.path(), "user.evil"))
     };
     walkdir::WalkDir::new(canary).sort_by_file_name().into_iter().map(describe).collect()

@@ -10,7 +10,6 @@ const INSIDE: &str = "BUILDER_TEST_INSIDE_NAMESPACE";
 const NAME: &str = "layer::unpack::tests::namespace::what_mapped_root_may_not_do_is_recorded";
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test talks to itself")]
 fn what_mapped_root_may_not_do_is_recorded() {
     if std::env::var_os(INSIDE).is_some() {
         return inside();
