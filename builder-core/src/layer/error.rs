@@ -55,8 +55,8 @@ pub(crate) enum Error {
     #[error("table of contents of the layer")]
     Tree { source: tree::Error },
     /// An entry name that is no path inside an image.
-    #[error("entry {name:?} of the layer {source}")]
-    Name { name: String, source: NameError },
+    #[error("entry {name:?} of the layer {reason}")]
+    Name { name: String, reason: NameError },
     /// An entry for the root that is not a directory.
     #[error("entry {name:?} of the layer would replace the root directory")]
     Root { name: String },

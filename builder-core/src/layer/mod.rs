@@ -1,12 +1,28 @@
 //! Layers: changes of a file system ↔ tar blobs in the store.
 //!
-//! TODO docs
+//! ```text
+//! entries, file bytes ─▶ LayerWriter: tar ─▶ compress ─▶ blob + tree                      (write)
+//! blob ─▶ inflate, hash ─▶ tar ─▶ changeset ─┬▶ tree                                      (ensure_tree)
+//!                                            ├▶ bytes of single files                     (extract_contents)
+//!                                            └▶ directory in overlay form + tree          (unpack)
+//! ```
+//!
+//! [`tar`] knows archives and nothing of layers; [`compress`] knows bytes only; [`changeset`] knows what an archive
+//! means as a layer, and is the one place that does: the tree of a layer and its unpacked form come from the same
+//! model. Mounting, and what goes into a layer, are decided elsewhere.
+//!
+//! Invariants. A layer that is written here lists every directory above its entries. Bytes of a new layer depend on
+//! entries, codec and level alone. Nothing of a blob is believed before its diff ID has proved right. Memory is
+//! bounded by buffers and by the number of paths, never by the size of files.
+//!
+//! Rules: image-spec `layer.md`.
+
 mod changeset;
-mod compress;
+pub(crate) mod compress;
 mod error;
 mod read;
 mod source;
-mod tar;
+pub(crate) mod tar;
 mod unpack;
 mod write;
 

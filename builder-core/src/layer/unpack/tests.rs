@@ -1,4 +1,5 @@
-//! Real directories, made as root, as mapped root and as a plain user: what only root can do is checked when it is there.
+//! Real directories, made as root, as mapped root and as a plain user: what only root can do is checked when it is
+//! there.
 
 mod foreign;
 mod hostile;

@@ -17,9 +17,9 @@ fn make_image(store: &Store, layers: &[LayerDescriptor]) {
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
-    let descriptors = layers.iter().map(|layer| {
-        json!({ "mediaType": layer.media_type, "digest": layer.digest.to_string(), "size": layer.size })
-    });
+    let descriptors = layers
+        .iter()
+        .map(|layer| json!({ "mediaType": layer.media_type, "digest": layer.digest.to_string(), "size": layer.size }));
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
