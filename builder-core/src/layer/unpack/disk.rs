@@ -36,7 +36,7 @@ pub(super) struct Disk {
 pub(super) enum Made {
     /// As it should be.
     Real,
-    /// As an empty file with [`NODE_XATTR`], open for what follows.
+    /// As an empty file with [`NODE_XATTR`].
     StandIn,
 }
 

@@ -63,7 +63,18 @@ fn an_overlay_of_unpacked_layers_is_the_merged_tree() {
     let f = |path| (file(path, 1), &b"x"[..]);
     let stack = [
         vec![d("a"), f("a/1"), f("a/2"), d("b"), f("b/1"), d("c"), d("c/d"), f("c/d/1"), f("e"), d("g"), f("g/1")],
-        vec![d("a"), gone("a/1"), opaque("b"), f("b/2"), d("c"), opaque("c/d"), f("c/d/2"), d("e"), f("e/1"), gone("g")],
+        vec![
+            d("a"),
+            gone("a/1"),
+            opaque("b"),
+            f("b/2"),
+            d("c"),
+            opaque("c/d"),
+            f("c/d/2"),
+            d("e"),
+            f("e/1"),
+            gone("g"),
+        ],
         // Parents left out; one of them only to delete something where nothing is.
         vec![f("a/3"), gone("a/2"), gone("never/here"), f("c/d/3"), f("new/1")],
     ];
@@ -83,8 +94,7 @@ fn an_overlay_of_unpacked_layers_is_the_merged_tree() {
         eprintln!("SKIP an_overlay_of_unpacked_layers_is_the_merged_tree: no overlay in a user namespace");
         return;
     }
-    let expected: Vec<_> =
-        merged.iter().skip(1).map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+    let expected: Vec<_> = merged.iter().skip(1).map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
     assert_eq!(listing(&target), expected);
     for (path, node) in merged.iter().skip(1) {
         let found = fs::symlink_metadata(target.join(String::from_utf8_lossy(path).into_owned())).unwrap();
