@@ -1,41 +1,45 @@
 //! Tar entries → what a layer says.
 //!
-//! Any writer may have made the layer: entries in any order, parents left out, a path twice, a path below a symlink that
-//! the layer made itself. [`Changeset`] applies them one after another to a model of the layer's own directory, as
-//! Docker does to the real one, and tells after each what that means on disk. So the tree and an unpacked layer cannot
-//! differ, and nothing on disk ever needs to be asked.
+//! Any writer may have made the layer: entries in any order, parents left out, a path twice, a path below a symlink
+//! that the layer made itself. [`Changeset`] applies them one after another to a model of the layer's own directory,
+//! as Docker does to the real one, and tells after each what that means on disk. So the tree and an unpacked layer
+//! cannot differ, and nothing on disk ever needs to be asked.
 //!
 //! Rules. Paths are resolved inside the layer: a symlink in the middle leads to a place in the layer, an absolute one
 //! starts at its root, `..` stops there. Lower layers are not consulted, so a layer means the same on top of anything:
 //! a parent that is left out is a directory, also where a lower layer has a symlink of that name. A whiteout hides
-//! what lower layers have and nothing of its own layer (image-spec `layer.md`, "Whiteouts"); next to a directory of its
-//! name it makes that one opaque. A hard link takes part in the metadata of its group, the last name wins. Bounded: the number
-//! of entries, the bytes of their names and attributes, and the work of following symlinks.
+//! what lower layers have and nothing of its own layer (image-spec `layer.md`, "Whiteouts"); next to a directory of
+//! its name it makes that one opaque. A hard link takes part in the metadata of its group, the last name wins.
+//! Bounded: the number of entries, the bytes of their names and attributes, and the work of following symlinks.
+
+mod contents;
+mod marker;
+mod resolve;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::tar::{OPAQUE, RawEntry, RawKind, WHITEOUT, normalise};
+pub(super) use contents::{Contents, implied_parents};
+use marker::Marker;
+use resolve::Missing;
+
+use super::tar::{RawEntry, RawKind, normalise};
 use super::{Error, Result};
 use crate::digest::ContentHash;
-use crate::tree::path::{ancestors, file_name, join, parent};
+use crate::tree::path::{file_name, join, parent};
 use crate::tree::xattr::{belongs_in_layer, portable_value};
-use crate::tree::{Entry, Kind, LayerTree, Metadata};
+use crate::tree::{Kind, Metadata};
 
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 4 << 20;
 /// Most bytes of paths, link targets and attributes of a layer.
 const MAX_BYTES: u64 = 512 << 20;
-/// Most symlinks on the way of one path.
-const MAX_SYMLINKS: usize = 255;
-/// Most work in the whole layer that following symlinks may cost: bytes of targets and components behind them.
-const MAX_SYMLINK_STEPS: u64 = 50_000_000;
-/// How names start by which aufs keeps book.
-const AUFS: &[u8] = b".wh..wh.";
-
 /// Whether `.wh.` names mean deletions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhiteoutNames {
+pub(super) enum WhiteoutNames {
     /// They do: the archive is a layer.
     Apply,
     /// They are names like others: the archive is a user's.
@@ -116,22 +120,6 @@ pub(super) struct Changeset {
     symlink_steps: u64,
 }
 
-/// The finished model.
-#[derive(Debug)]
-pub(super) struct Contents {
-    /// What the layer says.
-    pub(super) tree: LayerTree,
-    /// Directories that are in the layer's way without an entry, sorted; the tree does not have them.
-    pub(super) implied: Vec<Vec<u8>>,
-}
-
-impl Contents {
-    /// Whether `path` is a directory without an entry.
-    pub(super) fn is_implied(&self, path: &[u8]) -> bool {
-        self.implied.binary_search_by(|implied| implied[..].cmp(path)).is_ok()
-    }
-}
-
 impl Changeset {
     /// Starts with an empty root.
     pub(super) fn new(whiteout_names: WhiteoutNames) -> Self {
@@ -150,7 +138,7 @@ impl Changeset {
     /// Applies the next entry of the archive.
     pub(super) fn apply(&mut self, entry: RawEntry) -> Result<Change> {
         let name = |entry: &RawEntry| entry.name.escape_ascii().to_string();
-        let path = entry.path.clone().map_err(|source| Error::Name { name: name(&entry), source })?;
+        let path = entry.path.clone().map_err(|reason| Error::Name { name: name(&entry), reason })?;
         self.charge(&entry)?;
         let mut change = Change { removed: Vec::new(), made: Vec::new(), what: What::Nothing };
         if path.is_empty() {
@@ -160,7 +148,7 @@ impl Changeset {
             self.set_directory(Inode(0), entry);
             return Ok(change);
         }
-        match self.marker(&path).ok_or_else(|| Error::Whiteout { name: name(&entry) })? {
+        match Marker::of(&path, self.whiteout_names).ok_or_else(|| Error::Whiteout { name: name(&entry) })? {
             Marker::None => self.apply_object(&path, entry, &mut change)?,
             Marker::Ignored => {}
             Marker::Opaque => {
@@ -187,50 +175,6 @@ impl Changeset {
         }
     }
 
-    /// Returns what the layer says in all.
-    pub(super) fn finish(mut self) -> Result<Contents> {
-        let hidden = std::mem::take(&mut self.whiteouts);
-        let (over_directories, whiteouts): (Vec<_>, Vec<_>) = hidden
-            .into_iter()
-            .filter(|path| self.is_directory_or_absent(path))
-            .partition(|path| self.names.contains_key(path));
-        self.opaque.extend(over_directories);
-        let mut implied = Vec::new();
-        let mut entries = BTreeMap::new();
-        let mut first_names: Vec<Option<Vec<u8>>> = vec![None; self.nodes.len()];
-        for (path, inode) in std::mem::take(&mut self.names) {
-            let node = &self.nodes[inode.0];
-            let opaque = self.opaque.contains(&path);
-            let kind = match (&node.kind, &first_names[inode.0]) {
-                (Kind::Directory { .. }, _) if node.implied && !opaque => {
-                    if !path.is_empty() {
-                        implied.push(path);
-                    }
-                    continue;
-                }
-                (Kind::Directory { .. }, _) => Kind::Directory { opaque },
-                (_, Some(first)) => Kind::Hardlink { target: first.clone() },
-                (kind, None) => {
-                    first_names[inode.0] = Some(path.clone());
-                    kind.clone()
-                }
-            };
-            entries.insert(path.clone(), Entry { path, meta: node.meta.clone(), kind });
-        }
-        for path in whiteouts {
-            // An opaque directory hides all; overlayfs lists a whiteout in one as a file that is not there.
-            if !ancestors(&path).any(|dir| self.opaque.contains(dir)) {
-                entries.insert(path.clone(), Entry { path, meta: Metadata::default(), kind: Kind::Whiteout });
-            }
-        }
-        let tree = LayerTree::from_sorted(entries.into_values().collect()).map_err(|source| Error::Tree { source })?;
-        Ok(Contents { tree, implied })
-    }
-
-    fn is_directory_or_absent(&self, path: &[u8]) -> bool {
-        self.names.get(path).is_none_or(|inode| self.is_directory(*inode))
-    }
-
     fn is_directory(&self, inode: Inode) -> bool {
         matches!(self.nodes[inode.0].kind, Kind::Directory { .. })
     }
@@ -255,28 +199,6 @@ impl Changeset {
             return Err(Error::TooLarge { what: "bytes of names and attributes", limit: MAX_BYTES });
         }
         Ok(())
-    }
-
-    /// What the name of an entry means; `None` for a `.wh.` name that means nothing.
-    fn marker<'p>(&self, path: &'p [u8]) -> Option<Marker<'p>> {
-        if self.whiteout_names == WhiteoutNames::Plain {
-            return Some(Marker::None);
-        }
-        let name = file_name(path);
-        let mut dirs = parent(path).unwrap_or_default().split(|byte| *byte == b'/');
-        if dirs.clone().any(|dir| dir.starts_with(AUFS)) {
-            return Some(Marker::Ignored);
-        }
-        if dirs.any(|dir| dir.starts_with(WHITEOUT)) {
-            return None;
-        }
-        match name.strip_prefix(WHITEOUT) {
-            None => Some(Marker::None),
-            Some(_) if name == OPAQUE => Some(Marker::Opaque),
-            Some(_) if name.starts_with(AUFS) => Some(Marker::Ignored),
-            Some(b"" | b"." | b"..") => None,
-            Some(hidden) => Some(Marker::Whiteout(hidden)),
-        }
     }
 
     fn apply_object(&mut self, path: &[u8], entry: RawEntry, change: &mut Change) -> Result<()> {
@@ -361,85 +283,6 @@ impl Changeset {
             self.whiteouts.remove(&path);
         }
     }
-
-    /// The directory an entry at `dir` goes into, made where it is missing.
-    fn directory(&mut self, dir: &[u8], entry: &[u8], made: &mut Vec<Vec<u8>>) -> Result<Vec<u8>> {
-        let resolved = self.resolve(dir, entry, &mut Missing::Make(made))?;
-        Ok(resolved.unwrap_or_default())
-    }
-
-    /// Follows symlinks inside the layer. `None` if something is missing and may not be made.
-    fn resolve(&mut self, dir: &[u8], entry: &[u8], missing: &mut Missing<'_>) -> Result<Option<Vec<u8>>> {
-        // Names in the map have no symlink above them.
-        if self.names.get(dir).is_some_and(|inode| self.is_directory(*inode)) {
-            return Ok(Some(dir.to_vec()));
-        }
-        let not_a_directory = || Error::NotADirectory { path: entry.to_vec() };
-        let too_many = || Error::TooManySymlinks { path: entry.to_vec() };
-        let mut todo: Vec<Vec<u8>> = components_reversed(dir).collect();
-        let mut at: Vec<u8> = Vec::new();
-        let mut symlinks = 0;
-        while let Some(component) = todo.pop() {
-            if symlinks > 0 {
-                self.symlink_steps += 1;
-                if self.symlink_steps > MAX_SYMLINK_STEPS {
-                    return Err(too_many());
-                }
-            }
-            match &component[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    at.truncate(parent(&at).map_or(0, <[u8]>::len));
-                    continue;
-                }
-                _ => {}
-            }
-            let next = join(&at, &component);
-            match self.names.get(&next).map(|inode| &self.nodes[inode.0].kind) {
-                Some(Kind::Directory { .. }) => at = next,
-                Some(Kind::Symlink { target }) => {
-                    symlinks += 1;
-                    self.symlink_steps += target.len() as u64;
-                    if symlinks > MAX_SYMLINKS {
-                        return Err(too_many());
-                    }
-                    if target.starts_with(b"/") {
-                        at.clear();
-                    }
-                    todo.extend(components_reversed(target));
-                }
-                Some(_) => return Err(not_a_directory()),
-                None => match missing {
-                    Missing::Refuse => return Ok(None),
-                    Missing::Make(made) => {
-                        self.charge_bytes(next.len())?;
-                        self.add(next.clone(), implied_directory());
-                        made.push(next.clone());
-                        at = next;
-                    }
-                },
-            }
-        }
-        Ok(Some(at))
-    }
-}
-
-/// What to do about a directory that is not there.
-enum Missing<'a> {
-    /// Make it and note it.
-    Make(&'a mut Vec<Vec<u8>>),
-    /// Give up.
-    Refuse,
-}
-
-/// What a name means besides being one.
-enum Marker<'p> {
-    None,
-    /// Bookkeeping of aufs.
-    Ignored,
-    Opaque,
-    /// Hides this name.
-    Whiteout(&'p [u8]),
 }
 
 fn implied_directory() -> Node {
@@ -457,29 +300,7 @@ fn metadata(entry: RawEntry) -> Metadata {
     Metadata { mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: xattrs.collect() }
 }
 
-fn components_reversed(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    path.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec)
-}
-
 /// The keys that start with `dir/`: '0' is the byte after '/'.
 fn range_below(dir: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     (Bound::Included([dir, b"/"].concat()), Bound::Excluded([dir, b"0"].concat()))
 }
-
-/// The directories above entries of `tree` that are not entries themselves, sorted, without the root.
-pub(super) fn implied_parents(tree: &LayerTree) -> Vec<Vec<u8>> {
-    let mut implied = BTreeSet::new();
-    for entry in tree.entries() {
-        for dir in ancestors(&entry.path) {
-            // Whoever put it there saw to those above it.
-            if dir.is_empty() || implied.contains(dir) || tree.get(dir).is_some() {
-                break;
-            }
-            implied.insert(dir.to_vec());
-        }
-    }
-    implied.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests;

@@ -23,7 +23,7 @@ pub(crate) enum Error {
     Tar { source: tar::Error },
     /// Something is wrong with this layer.
     #[error("layer {digest}")]
-    Layer { digest: Digest, source: Box<Error> },
+    Layer { digest: Digest, source: Box<Self> },
     /// The blob is damaged, or cannot be read.
     #[error("read layer blob")]
     Read { source: io::Error },
@@ -58,8 +58,8 @@ pub(crate) enum Error {
     #[error("table of contents of the layer")]
     Tree { source: tree::Error },
     /// An entry name that is no path inside an image.
-    #[error("entry {name:?} of the layer {source}")]
-    Name { name: String, source: NameError },
+    #[error("entry {name:?} of the layer {reason}")]
+    Name { name: String, reason: NameError },
     /// An entry for the root that is not a directory.
     #[error("entry {name:?} of the layer would replace the root directory")]
     Root { name: String },

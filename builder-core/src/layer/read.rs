@@ -18,7 +18,8 @@ use crate::tree::{Kind, LayerTree};
 pub(super) const CONTENT_BUFFER: usize = 128 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// Returns the tree of `layer`: from the store, or by reading the blob once, which also verifies it and stores the tree.
+/// Returns the tree of `layer`: from the store, or by reading the blob once, which also verifies it and stores the
+/// tree.
 pub(crate) fn ensure_tree(store: &Store, layer: &LayerDescriptor) -> Result<Arc<LayerTree>> {
     if let Some(tree) = store.tree(&layer.diff_id)? {
         return Ok(tree);
@@ -37,10 +38,11 @@ pub(crate) fn ensure_tree(store: &Store, layer: &LayerDescriptor) -> Result<Arc<
     Ok(Arc::new(contents.tree))
 }
 
-/// Writes the bytes of files of `layer` to host files, in one pass over the blob: `wanted` maps paths of the layer's tree
-/// to files, which are created or overwritten. Bytes only; what they are is verified against the tree.
+/// Writes the bytes of files of `layer` to host files, in one pass over the blob: `wanted` maps paths of the layer's
+/// tree to files, which are created or overwritten. Bytes only; what they are is verified against the tree.
 ///
-/// A path that is not a regular file of the layer (or a hard link to one) is an error.
+/// A path that is not a regular file of the layer (or a hard link to one) is an error. After an error the files hold
+/// anything.
 pub(crate) fn extract_contents(
     store: &Store,
     layer: &LayerDescriptor,

@@ -92,8 +92,8 @@ impl<'s> LayerWriter<'s> {
     pub(crate) fn finish(self) -> Result<WrittenLayer> {
         let pipeline = self.tar.finish()?;
         let Compressed { sink, diff_id, digest, size } = pipeline.finish().map_err(|source| Error::Write { source })?;
-        sink.commit_as(digest)?;
         let tree = LayerTree::from_sorted(self.entries).map_err(|source| Error::Tree { source })?;
+        sink.commit_as(digest)?;
         self.store.put_tree(&diff_id, &tree)?;
         let media_type = media_type(self.options.compression.kind).to_owned();
         Ok(WrittenLayer { layer: LayerDescriptor { digest, size, diff_id, media_type }, tree: Arc::new(tree) })

@@ -1,6 +1,7 @@
+use super::resolve::MAX_SYMLINK_STEPS;
 use super::*;
 use crate::layer::tar::NameError;
-use crate::tree::{Timestamp, Xattrs};
+use crate::tree::{Entry, Timestamp, Xattrs};
 
 fn raw(name: &str, kind: RawKind) -> RawEntry {
     RawEntry {
@@ -110,9 +111,9 @@ fn entries_come_to_what_docker_would_have_on_disk() {
 fn what_docker_refuses_is_refused() {
     type Check = fn(&Error) -> bool;
     let cases: &[(&[&str], Check)] = &[
-        (&["f ../a"], |e| matches!(e, Error::Name { source: NameError::Escapes, .. })),
-        (&["f a/../../b"], |e| matches!(e, Error::Name { source: NameError::Escapes, .. })),
-        (&["f "], |e| matches!(e, Error::Name { source: NameError::Empty, .. })),
+        (&["f ../a"], |e| matches!(e, Error::Name { reason: NameError::Escapes, .. })),
+        (&["f a/../../b"], |e| matches!(e, Error::Name { reason: NameError::Escapes, .. })),
+        (&["f "], |e| matches!(e, Error::Name { reason: NameError::Empty, .. })),
         (&["s . x"], |e| matches!(e, Error::Root { .. })),
         (&["s ./ /"], |e| matches!(e, Error::Root { .. })),
         (&["f /"], |e| matches!(e, Error::Root { .. })),

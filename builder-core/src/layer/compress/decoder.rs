@@ -1,7 +1,7 @@
 //! Compressed bytes on their way in.
 //!
-//! The codec is told by the first bytes, not by a media type or a file name: both lie, and a wrong guess cannot pass the
-//! digest check that follows. All decoders run in this process (never a program found in `PATH`) and have a fixed
+//! The codec is told by the first bytes, not by a media type or a file name: both lie, and a wrong guess cannot pass
+//! the digest check that follows. All decoders run in this process (never a program found in `PATH`) and have a fixed
 //! limit of memory, whatever the stream claims to need.
 
 use std::io::{self, BufReader, Read};

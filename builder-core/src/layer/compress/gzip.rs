@@ -1,8 +1,8 @@
 //! gzip in parallel, as one member.
 //!
-//! Each chunk is deflated on its own with the last 32 KiB of the chunk before as dictionary, and ends with a sync flush, so
-//! that the results simply follow one another in one deflate stream, as pigz does. A member per chunk would be
-//! simpler, but readers exist that stop after the first. Format: RFC 1951, RFC 1952.
+//! Each chunk is deflated on its own with the last 32 KiB of the chunk before as dictionary, and ends with a sync
+//! flush, so that the results simply follow one another in one deflate stream, as pigz does. A member per chunk would
+//! be simpler, but readers exist that stop after the first. Format: RFC 1951, RFC 1952.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

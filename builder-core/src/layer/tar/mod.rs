@@ -22,7 +22,7 @@ use std::io;
 use crate::tree::path::show;
 
 pub(crate) use name::{NameError, normalise};
-pub(crate) use reader::{Content, Piece, RawEntry, RawKind, Reader};
+pub(crate) use reader::{Piece, RawEntry, RawKind, Reader};
 pub(crate) use writer::{OPAQUE, WHITEOUT, Writer};
 
 /// Most bytes of extended headers and long names one entry may have; real ones have a few hundred.

@@ -1,8 +1,8 @@
 //! Names as stored in a tar → paths of an image.
 //!
-//! The result is what [`crate::tree::Entry::path`] wants: relative, no `.`, no `..`, no doubled or trailing `/`. A leading `/` is
-//! dropped, as Docker does; `a/../b` is `b`, by text alone; what would leave the root is refused, also where a
-//! leading `/` would have clamped it, because no honest writer makes such a name.
+//! The result is what [`crate::tree::Entry::path`] wants: relative, no `.`, no `..`, no doubled or trailing `/`. A
+//! leading `/` is dropped, as Docker does; `a/../b` is `b`, by text alone; what would leave the root is refused, also
+//! where a leading `/` would have clamped it, because no honest writer makes such a name.
 
 use super::WHITEOUT;
 use crate::tree::path;

@@ -1,8 +1,8 @@
 //! Writes entries so that equal entries give equal bytes.
 //!
 //! ustar fields where they can say it, else pax records in the layout of Go's `archive/tar`: an `x` header named
-//! `DIR/PaxHeaders.0/BASE`, records sorted by key, the fields of the entry zero where a record replaces them. User and group
-//! names are empty; only `0o7777` of the mode is written. Names are raw bytes in both forms.
+//! `DIR/PaxHeaders.0/BASE`, records sorted by key, the fields of the entry zero where a record replaces them. User and
+//! group names are empty; only `0o7777` of the mode is written. Names are raw bytes in both forms.
 
 use std::io::{self, Write};
 

@@ -1,8 +1,8 @@
 //! The directory a layer is unpacked into: every operation below a handle of it.
 //!
-//! Paths come from [`super::super::changeset`], which has resolved symlinks on its model; here they are opened one component at a
-//! time from a directory handle, with `O_NOFOLLOW`, and a component is never `..`. So no name can lead out, whatever
-//! the archive or a mistake in the model says; and no kernel without `openat2` needs another way.
+//! Paths come from [`super::super::changeset`], which has resolved symlinks on its model; here they are opened one
+//! component at a time from a directory handle, with `O_NOFOLLOW`, and a component is never `..`. So no name can lead
+//! out, whatever the archive or a mistake in the model says; and no kernel without `openat2` needs another way.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -36,7 +36,7 @@ pub(super) struct Disk {
 pub(super) enum Made {
     /// As it should be.
     Real,
-    /// As an empty file with [`NODE_XATTR`], open for what follows.
+    /// As an empty file with [`NODE_XATTR`].
     StandIn,
 }
 

@@ -52,15 +52,15 @@ pub(crate) struct Lowerdirs {
     pub(crate) notes: Vec<Note>,
 }
 
-/// Directories that a layer needs and does not describe: with the metadata they have in the stack, or `None` for one that
-/// only whiteouts are in and that does not exist.
+/// Directories that a layer needs and does not describe: with the metadata they have in the stack, or `None` for one
+/// that only whiteouts are in and that does not exist.
 type Implied = BTreeMap<Vec<u8>, Option<Metadata>>;
 
 /// Makes sure that every layer of a stack, lowest first, is unpacked, and returns where.
 ///
-/// Up to `threads` layers at once, each with a thread that inflates and one that writes. Layers that are unpacked already
-/// cost a look. Several callers, also in other processes, do each layer once. Trees of layers unpacked on the way are
-/// in the store afterwards.
+/// Up to `threads` layers at once, each with a thread that inflates and one that writes. Layers that are unpacked
+/// already cost a look. Several callers, also in other processes, do each layer once. Trees of layers unpacked on the
+/// way are in the store afterwards.
 pub(crate) fn unpack_all(store: &Store, layers: &[LayerDescriptor], threads: usize) -> Result<Lowerdirs> {
     let first = in_parallel(layers, threads, |layer| unpack_alone(store, layer))?;
     let mut stack = Lowerdirs::default();
@@ -201,9 +201,7 @@ fn in_parallel<T: Sync, U: Send>(items: &[T], threads: usize, work: impl Fn(&T) 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<U>>>> = Mutex::new(items.iter().map(|_| None).collect());
     let run = || {
-        while let Some((at, item)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
-        {
+        while let Some((at, item)) = claim(&next, items) {
             let result = work(item);
             if result.is_err() {
                 next.store(items.len(), Ordering::Relaxed);
@@ -220,4 +218,10 @@ fn in_parallel<T: Sync, U: Send>(items: &[T], threads: usize, work: impl Fn(&T) 
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.into_iter().flatten().collect()
+}
+
+/// Takes the next item that nobody has taken.
+fn claim<'i, T>(next: &AtomicUsize, items: &'i [T]) -> Option<(usize, &'i T)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    Some((at, items.get(at)?))
 }

@@ -1,8 +1,10 @@
-//! Real directories, made as root, as mapped root and as a plain user: what only root can do is checked when it is there.
+//! Real directories, made as root, as mapped root and as a plain user: what only root can do is checked when it is
+//! there.
 
 mod foreign;
 mod hostile;
 mod namespace;
+mod umoci;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,7 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::digest::{ContentHash, Digest};
-use crate::layer::{LayerOptions, LayerWriter, WrittenLayer};
+use crate::layer::write::WrittenLayer;
+use crate::layer::{LayerOptions, LayerWriter};
 use crate::request::{Compression, CompressionKind};
 use crate::tree::{Entry, Timestamp};
 

@@ -6,7 +6,7 @@ use crate::layer::tar::Writer;
 use std::collections::BTreeMap;
 
 /// A tar with entries in any order and form.
-fn tar(entries: &[(Entry, &[u8])]) -> Vec<u8> {
+pub(super) fn tar(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (entry, content) in entries {
         writer.append(entry).unwrap();
