@@ -122,6 +122,8 @@ impl UserFiles {
     }
 
     /// Returns who `USER TEXT` is. With a group given, it is the only one; else the user's own and those that list it.
+    /// The supplementary groups always have the group itself: without it, giving up the group with setgid(2) would get
+    /// past a mode that denies that group something.
     pub(crate) fn identity(&self, text: &str) -> Result<Identity, UserError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         let (uid, entry) = self.user(if user.is_empty() { "0" } else { user })?;
@@ -132,11 +134,13 @@ impl UserFiles {
             None => b"/".to_vec(),
         };
         if let Some(group) = group.filter(|group| !group.is_empty()) {
-            return Ok(Identity { uid, gid: self.group(group)?, groups: Vec::new(), home });
+            let gid = self.group(group)?;
+            return Ok(Identity { uid, gid, groups: vec![gid], home });
         }
-        let Some(user) = entry else { return Ok(Identity { uid, gid: 0, groups: Vec::new(), home }) };
+        let Some(user) = entry else { return Ok(Identity { uid, gid: 0, groups: vec![0], home }) };
         let lists = |group: &GroupEntry<'_>| group.members.split(|b| *b == b',').any(|member| member == user.name);
         let mut groups: Vec<u32> = self.groups().filter(lists).map(|group| group.gid).collect();
+        groups.push(user.gid);
         groups.sort_unstable();
         groups.dedup();
         Ok(Identity { uid, gid: user.gid, groups, home })
@@ -208,11 +212,11 @@ mod tests {
             (id.uid, id.gid, id.groups, String::from_utf8(id.home).unwrap())
         };
         assert_eq!(identity(""), (0, 0, vec![0], "/root".to_owned()));
-        assert_eq!(identity("guest"), (405, 100, vec![5, 7], "/dev/null".to_owned()));
-        assert_eq!(identity("405"), (405, 100, vec![5, 7], "/dev/null".to_owned()));
-        assert_eq!(identity("guest:root"), (405, 0, vec![], "/dev/null".to_owned()));
-        assert_eq!(identity("4321"), (4321, 0, vec![], "/".to_owned()));
-        assert_eq!(identity("nohome"), (50, 50, vec![], "/".to_owned()));
+        assert_eq!(identity("guest"), (405, 100, vec![5, 7, 100], "/dev/null".to_owned()));
+        assert_eq!(identity("405"), (405, 100, vec![5, 7, 100], "/dev/null".to_owned()));
+        assert_eq!(identity("guest:root"), (405, 0, vec![0], "/dev/null".to_owned()));
+        assert_eq!(identity("4321"), (4321, 0, vec![0], "/".to_owned()));
+        assert_eq!(identity("nohome"), (50, 50, vec![50], "/".to_owned()));
         assert!(files.identity("nobody").is_err());
         assert_eq!(UserFiles::default().identity("0").unwrap().home, b"/root");
     }
