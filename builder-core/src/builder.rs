@@ -140,7 +140,7 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Request`] for a bad name or platform or something that is no tar, [`ErrorKind::Store`] else.
     pub fn import(&self, rootfs: &mut (dyn Read + Send), name: &str, platform: Option<&str>) -> Result<ImageSummary> {
-        shelf::import(&self.store()?, rootfs, name, platform, now())
+        shelf::import(&self.store()?, rootfs, name, platform)
     }
 
     /// The images of the store, sorted by name.

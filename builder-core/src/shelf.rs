@@ -24,16 +24,15 @@ fn full_name(name: &str) -> Result<String> {
     let reference: Reference = name
         .parse()
         .map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
-    Ok(reference.name())
+    Ok(reference.to_string())
 }
 
-/// Makes an image of one layer.
+/// Makes an image of one layer. It is as old as the youngest file in it: the same root filesystem gives the same digest.
 pub(crate) fn import(
     store: &Store,
     rootfs: &mut (dyn Read + Send),
     name: &str,
     platform: Option<&str>,
-    now: (i64, u32),
 ) -> Result<ImageSummary> {
     let name = full_name(name)?;
     let platform = match platform {
@@ -50,7 +49,8 @@ pub(crate) fn import(
         Error::from_source(kind, &error).context("the root filesystem cannot be imported")
     })?;
     let mut config = ImageConfig::new(&platform);
-    let created = rfc3339(now.0);
+    let tree = layer::ensure_tree(store, &layer).map_err(|e| store_error(&e))?;
+    let created = rfc3339(tree.entries().iter().map(|entry| entry.meta.mtime.secs).max().unwrap_or(0));
     config.created = Some(created.clone());
     config.rootfs.diff_ids = vec![layer.diff_id];
     let created_by = Some("builder import".to_owned());

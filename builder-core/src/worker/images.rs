@@ -117,7 +117,7 @@ impl Images {
 
     fn by_reference(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
         let reference: Reference = text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
-        let name = reference.name();
+        let name = reference.to_string();
         let in_store = self.in_store(&name, platform)?;
         if let Some(found) = in_store {
             return Ok((name, found));
@@ -146,7 +146,7 @@ impl Images {
     }
 
     fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
-        let name = reference.name();
+        let name = reference.to_string();
         let registry = |source| ImageError::Registry { name: name.clone(), source };
         let document = |source| ImageError::Document { name: name.clone(), source };
         let mut resolved = self.client.resolve(reference).map_err(registry)?;

@@ -126,6 +126,8 @@ impl UserFiles {
     }
 
     /// Returns who `USER TEXT` is. With a group given, it is the only one; else the user's own and those that list it.
+    /// The supplementary groups always have the group itself: without it, giving up the group with setgid(2) would get
+    /// past a mode that denies that group something.
     pub(crate) fn identity(&self, text: &str) -> Result<Identity, UserError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         let (uid, entry) = self.user(if user.is_empty() { "0" } else { user })?;
@@ -141,8 +143,8 @@ impl UserFiles {
         }
         let Some(user) = entry else { return Ok(Identity { uid, gid: 0, groups: vec![0], home }) };
         let lists = |group: &GroupEntry<'_>| group.members.split(|b| *b == b',').any(|member| member == user.name);
-        let listing = self.groups().filter(lists).map(|group| group.gid);
-        let mut groups: Vec<u32> = listing.chain([user.gid]).collect();
+        let mut groups: Vec<u32> = self.groups().filter(lists).map(|group| group.gid).collect();
+        groups.push(user.gid);
         groups.sort_unstable();
         groups.dedup();
         Ok(Identity { uid, gid: user.gid, groups, home })

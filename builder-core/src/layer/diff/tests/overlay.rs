@@ -266,7 +266,9 @@ fn diff_on_top_is_what_the_mount_shows() {
     let child = std::process::Command::new("unshare").args(arguments).arg(this).args(["--exact", THIS_TEST]).status();
     match child {
         Ok(status) if status.code() == Some(0) => {}
-        Ok(status) if status.code() == Some(1) => eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no user namespace here"),
+        Ok(status) if status.code() == Some(1) => {
+            eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no user namespace here")
+        }
         other => panic!("{other:?}"),
     }
 }
