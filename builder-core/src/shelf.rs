@@ -23,7 +23,7 @@ fn store_error(error: &dyn std::error::Error) -> Error {
 fn full_name(name: &str) -> Result<String> {
     let reference: Reference =
         name.parse().map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
-    Ok(reference.name())
+    Ok(reference.to_string())
 }
 
 /// Makes an image of one layer.

@@ -97,7 +97,7 @@ fn names(request: &BuildRequest) -> Result<Vec<String>, Error> {
         })?;
         match reference.digest() {
             Some(_) => Err(Error::new(ErrorKind::Request, format!("the tag {tag:?} has a digest"))),
-            None => Ok(reference.name()),
+            None => Ok(reference.to_string()),
         }
     };
     request.tags.iter().map(full).collect()

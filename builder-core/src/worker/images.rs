@@ -118,7 +118,7 @@ impl Images {
     fn by_reference(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
         let reference: Reference =
             text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
-        let name = reference.name();
+        let name = reference.to_string();
         let in_store = self.in_store(&name, platform)?;
         if let Some(found) = in_store {
             return Ok((name, found));
@@ -147,7 +147,7 @@ impl Images {
     }
 
     fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
-        let name = reference.name();
+        let name = reference.to_string();
         let registry = |source| ImageError::Registry { name: name.clone(), source };
         let document = |source| ImageError::Document { name: name.clone(), source };
         let mut resolved = self.client.resolve(reference).map_err(registry)?;
@@ -266,7 +266,7 @@ impl Images {
     /// Names a fetched image in the store, so that the next build finds it there.
     fn remember(&self, found: &Found) -> Result<(), ImageError> {
         let Place::Registry(reference) = &found.place else { return Ok(()) };
-        let name = reference.name();
+        let name = reference.to_string();
         let store = |source| ImageError::Store { name: name.clone(), source };
         self.store.tag_image(&name, &found.descriptor).map_err(store)
     }
