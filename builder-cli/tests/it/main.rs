@@ -7,6 +7,8 @@ mod cache;
 mod command_line;
 mod determinism;
 mod image;
+mod outputs;
+mod registry;
 mod support;
 
 #[test]
