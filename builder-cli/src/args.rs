@@ -84,9 +84,20 @@ pub(crate) struct BuildArgs {
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
 
-    /// Output: type=oci,dest=FILE.tar or type=oci,tar=false,dest=DIR [,compression=KIND,compression-level=N]
+    /// Output, any number: type=oci|docker|tar,dest=FILE (- is standard output), type=oci,tar=false,dest=DIR,
+    /// type=local,dest=DIR, type=registry,name=NAME, type=image,name=NAME[,push=true], type=cacheonly; for images
+    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true.
+    /// DIR alone is type=local, - alone is type=tar on standard output
     #[arg(short, long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
+
+    /// Push the image under its names
+    #[arg(long)]
+    pub(crate) push: bool,
+
+    /// When to look up base images that are in the store
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    pub(crate) pull: Option<PullName>,
 
     /// Compression of new layers
     #[arg(long, value_enum, value_name = "KIND")]
@@ -123,6 +134,32 @@ pub(crate) struct BuildArgs {
     /// Print nothing but the digest of the image
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullName {
+    /// Every time
+    #[value(alias = "true")]
+    Always,
+    /// Not at all: what the store has is taken
+    #[value(alias = "false")]
+    Missing,
+    /// If the registry answers and has another one
+    #[value(alias = "ifnewer")]
+    Newer,
+    /// Not at all, and what the store lacks is an error
+    Never,
+}
+
+impl From<PullName> for builder_core::PullPolicy {
+    fn from(name: PullName) -> Self {
+        match name {
+            PullName::Always => Self::Always,
+            PullName::Missing => Self::Missing,
+            PullName::Newer => Self::Newer,
+            PullName::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

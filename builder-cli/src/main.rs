@@ -5,6 +5,7 @@ mod args;
 mod command;
 mod failure;
 mod options;
+mod output;
 mod progress;
 mod terminate;
 

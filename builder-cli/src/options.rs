@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use builder_core::{Compression, CompressionKind, ContextSource, Output};
+use builder_core::{Compression, CompressionKind, ContextSource};
 
 use crate::args::CompressionName;
 use crate::failure::Failure;
@@ -70,7 +70,7 @@ fn split_reference(text: &str) -> (PathBuf, Option<String>) {
 }
 
 /// Codec and level, checked against each other.
-pub(crate) fn compression(kind: CompressionKind, level: Option<u8>) -> Result<Compression, Failure> {
+pub(crate) fn compression(kind: CompressionKind, level: Option<u8>) -> Result<Compression, String> {
     let range = match kind {
         CompressionKind::Gzip => 0..=9,
         CompressionKind::Zstd => 1..=22,
@@ -82,7 +82,7 @@ pub(crate) fn compression(kind: CompressionKind, level: Option<u8>) -> Result<Co
                 CompressionKind::Uncompressed => "an uncompressed layer has no compression level".to_owned(),
                 _ => format!("compression level {level} is out of range {} to {}", range.start(), range.end()),
             };
-            Err(Failure::usage(text))
+            Err(text)
         }
         _ => Ok(Compression { kind, level }),
     }
@@ -98,115 +98,9 @@ impl From<CompressionName> for CompressionKind {
     }
 }
 
-/// `type=oci,dest=…` and its options: one CSV record, as in `docker build --output`.
-pub(crate) fn output(text: &str) -> Result<Output, Failure> {
-    let fail = |what: String| Failure::usage(format!("--output {text:?}: {what}"));
-    let mut kind = None;
-    let mut dest = None;
-    let mut tar = true;
-    let mut codec = None;
-    let mut level = None;
-    for field in csv_fields(text).map_err(&fail)? {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(fail(format!("{field:?} is not key=value; for an OCI archive write type=oci,dest={field}")));
-        };
-        match key {
-            "type" => kind = Some(value.to_owned()),
-            "dest" => dest = Some(PathBuf::from(value)),
-            "tar" => tar = value.parse().map_err(|_| fail(format!("tar={value:?} is neither true nor false")))?,
-            "compression" => codec = Some(codec_name(value).ok_or_else(|| fail(format!("no codec {value:?}")))?),
-            "compression-level" => {
-                level = Some(value.parse::<u8>().map_err(|_| fail(format!("{value:?} is no level")))?);
-            }
-            _ => {
-                return Err(fail(format!(
-                    "unknown key {key:?} (known: type, dest, tar, compression, compression-level)"
-                )));
-            }
-        }
-    }
-    match kind.as_deref() {
-        Some("oci") => {}
-        Some(other) => return Err(fail(format!("type {other:?} is not supported; oci is"))),
-        None => return Err(fail("type is missing".to_owned())),
-    }
-    let dest = dest.filter(|dest| !dest.as_os_str().is_empty()).ok_or_else(|| fail("dest is missing".to_owned()))?;
-    if dest.as_os_str() == "-" {
-        return Err(fail("writing to standard output is not supported; name a file".to_owned()));
-    }
-    let compression = match (codec, level) {
-        (None, None) => None,
-        (codec, level) => Some(compression(codec.unwrap_or(CompressionKind::Gzip), level)?),
-    };
-    Ok(match tar {
-        true => Output::OciArchive { dest, compression },
-        false => Output::OciLayout { dest, compression },
-    })
-}
-
-fn codec_name(text: &str) -> Option<CompressionKind> {
-    match text {
-        "gzip" => Some(CompressionKind::Gzip),
-        "zstd" => Some(CompressionKind::Zstd),
-        "uncompressed" => Some(CompressionKind::Uncompressed),
-        _ => None,
-    }
-}
-
-/// Fields of one CSV record (RFC 4180): a field may be quoted, a quote inside is doubled.
-fn csv_fields(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = chars.next() {
-        let field = fields.last_mut().ok_or("no field")?;
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() => quoted = true,
-            ',' if !quoted => fields.push(String::new()),
-            c => field.push(c),
-        }
-    }
-    if quoted { Err("a quote is not closed".to_owned()) } else { Ok(fields) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(failure: Failure) -> String {
-        format!("{failure:?}")
-    }
-
-    #[test]
-    fn outputs() {
-        assert_eq!(
-            output("type=oci,dest=a.tar").unwrap(),
-            Output::OciArchive { dest: "a.tar".into(), compression: None }
-        );
-        let zstd = Compression { kind: CompressionKind::Zstd, level: Some(9) };
-        assert_eq!(
-            output("type=oci,tar=false,\"dest=a,b\",compression=zstd,compression-level=9").unwrap(),
-            Output::OciLayout { dest: "a,b".into(), compression: Some(zstd) }
-        );
-        for (bad, part) in [
-            ("out", "type=oci,dest=out"),
-            ("type=tarball,dest=x", "tarball"),
-            ("type=oci", "dest is missing"),
-            ("dest=x", "type is missing"),
-            ("type=oci,dest=x,compression=lzma", "lzma"),
-            ("type=oci,dest=x,compression-level=10", "out of range 0 to 9"),
-            ("type=oci,dest=x,colour=red", "colour"),
-            ("type=oci,\"dest=x", "not closed"),
-        ] {
-            let text = message(output(bad).unwrap_err());
-            assert!(text.contains(part), "{bad}: {text}");
-        }
-    }
 
     #[test]
     fn build_contexts() {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::engine::{self, Answer, HostFacts, Task, TaskKind};
+use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::request::{BuildOutcome, BuildRequest, ImageSummary};
-use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program};
+use crate::registry::{ClientConfig, Credential};
+use crate::request::{BuildOutcome, BuildRequest, ImageSummary, Output};
+use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::Store;
 
@@ -31,7 +32,27 @@ pub fn init() {
 pub struct Builder {
     state_dir: PathBuf,
     launch: LaunchConfig,
+    registries: ClientConfig,
+    credentials: Source,
     running: Arc<Mutex<Running>>,
+}
+
+/// Finds the credential for a `host[:port]`: what is found, or why nobody could look.
+type FindCredential = dyn Fn(&str) -> std::result::Result<Option<Credential>, String> + Send + Sync;
+
+#[derive(Clone, Default)]
+struct Source(Option<Arc<FindCredential>>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Some(..)" } else { "None" })
+    }
+}
+
+impl Source {
+    fn find(&self, host: &str) -> std::result::Result<Option<Credential>, String> {
+        self.0.as_ref().map_or(Ok(None), |find| find(host))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +121,8 @@ impl Builder {
             return Err(Error::new(ErrorKind::Request, "the state directory has no name"));
         }
         let launch = LaunchConfig::new(Program::SelfExe);
-        Ok(Self { state_dir, launch, running: Arc::default() })
+        let (registries, credentials) = (ClientConfig::default(), Source::default());
+        Ok(Self { state_dir, launch, registries, credentials, running: Arc::default() })
     }
 
     /// Uses another program as the build process: one that calls [`init`], such as the `builder` command of the same
@@ -108,6 +130,26 @@ impl Builder {
     #[must_use]
     pub fn build_process(mut self, program: impl Into<PathBuf>) -> Self {
         self.launch.program = Program::Binary(program.into());
+        self
+    }
+
+    /// Sets how registries are reached.
+    #[must_use]
+    pub fn registries(mut self, config: ClientConfig) -> Self {
+        self.registries = config;
+        self
+    }
+
+    /// Sets who is asked for the credentials of the hosts that [`ClientConfig::helpers`] names: once a host, and only
+    /// when it wants some. A failure is told as a warning, and the host is asked without credentials.
+    ///
+    /// Called on the thread that builds.
+    #[must_use]
+    pub fn credential_source(
+        mut self,
+        find: impl Fn(&str) -> std::result::Result<Option<Credential>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials = Source(Some(Arc::new(find)));
         self
     }
 
@@ -128,7 +170,12 @@ impl Builder {
     /// See [`ErrorKind`]; nothing is left behind but what may serve the next build.
     pub fn build(&self, request: &BuildRequest, on_event: &mut dyn FnMut(Event)) -> Result<BuildOutcome> {
         let facts = HostFacts { now: now(), resolv_conf: resolv_conf() };
-        match self.ask(TaskKind::Build(Box::new(request.clone()), facts), on_event)? {
+        let mut launch = self.launch.clone();
+        if request.outputs.iter().any(Output::is_stdout) {
+            launch.stdout = Stdout::Inherited;
+        }
+        let task = TaskKind::Build(Box::new(request.clone()), facts, Box::new(self.registries.clone()));
+        match self.ask_of(&launch, task, on_event)? {
             Answer::Built(outcome) => Ok(outcome),
             other => Err(unexpected(&other)),
         }
@@ -207,7 +254,11 @@ impl Builder {
     }
 
     fn ask(&self, kind: TaskKind, on_event: &mut dyn FnMut(Event)) -> Result<Answer> {
-        let process = BuildProcess::spawn(&self.launch).map_err(|error| launch_error(&error))?;
+        self.ask_of(&self.launch, kind, on_event)
+    }
+
+    fn ask_of(&self, launch: &LaunchConfig, kind: TaskKind, on_event: &mut dyn FnMut(Event)) -> Result<Answer> {
+        let process = BuildProcess::spawn(launch).map_err(|error| launch_error(&error))?;
         let handle = process.cancel_handle();
         {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +268,16 @@ impl Builder {
             running.processes.push(handle);
         }
         let task = Task { state_dir: self.state_dir.clone(), kind };
-        let result = process.run::<Task, Event, std::result::Result<Answer, Error>>(&task, on_event);
+        let answers = process.answer_handle();
+        let on_news = |news: News| match news {
+            News::Event(event) => on_event(event),
+            News::CredentialWanted(host) => {
+                let heard = serde_json::to_string(&Heard(self.credentials.find(&host)));
+                // An answer that cannot be sent means that nobody waits for it any more.
+                heard.map(|heard| answers.send(heard).ok()).ok();
+            }
+        };
+        let result = process.run::<Task, News, std::result::Result<Answer, Error>>(&task, on_news);
         self.running.lock().unwrap_or_else(PoisonError::into_inner).processes.clear();
         result.map_err(|error| launch_error(&error))?
     }

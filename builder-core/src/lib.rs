@@ -37,14 +37,24 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,
+    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileSource, ImageForm,
+    ImageSummary, MediaTypes, Output, PullPolicy,
 };
+
+pub mod registries {
+    //! The way to registries, as values: who may enter where, proxies, certificates, mirrors, patience. The library
+    //! looks nothing of this up.
+    pub use crate::registry::{
+        Access, ClientConfig, ClientIdentity, Credential, Credentials, HelperHosts, HostRule, Mirror, MirrorPull,
+        PlainHttp, ProxyConfig, RegistryRule, RetryPolicy, Roots, Secret, Timeouts, VerifyTls,
+    };
+}
 
 pub mod host {
     //! Where build processes run: how they are started, what this host allows, and what would allow more.
     pub use crate::rootless::{
         Cause, Check, Diagnosis, Feature, HelperPrivilege, HostFacts, HostReport, IdMap, IdMapHelper, IdRange,
-        Isolation, LaunchConfig, Outcome, Program, Rung, SubordinateRange,
+        Isolation, LaunchConfig, Outcome, Program, Rung, Stdout, SubordinateRange,
     };
 }
 
@@ -52,7 +62,8 @@ pub mod host {
 #[doc(hidden)]
 pub mod testing {
     pub use crate::rootless::{
-        BuildProcess, CancelHandle, Channel, ChannelError, Death, Ending, Engine, EngineEnvironment, EngineMain, Error,
-        MAX_FRAME_BYTES, News, ProcView, Receiver, Sender, SupplementaryGroups, init_if_build_process, probe,
+        AnswerHandle, BuildProcess, CancelHandle, Channel, ChannelError, Death, Ending, Engine, EngineEnvironment,
+        EngineMain, Error, MAX_FRAME_BYTES, News, ProcView, Receiver, Sender, SupplementaryGroups,
+        init_if_build_process, probe,
     };
 }

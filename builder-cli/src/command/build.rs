@@ -3,13 +3,16 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use builder_core::{BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource};
+use builder_core::{
+    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource, ImageForm, Output,
+    PullPolicy,
+};
 use serde_json::json;
 
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Failure;
-use crate::{options, progress, terminate};
+use crate::{options, output, progress, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
@@ -20,7 +23,7 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     progress.finish();
     let outcome = result?;
     write_files(args, &outcome)?;
-    if args.progress == ProgressMode::Json {
+    if args.progress == ProgressMode::Json || request.outputs.iter().any(Output::is_stdout) {
         return Ok(());
     }
     print(&outcome.digest.to_string())
@@ -40,18 +43,47 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         request.labels.push(options::label(text)?);
     }
     for text in &args.outputs {
-        request.outputs.push(options::output(text)?);
+        request.outputs.extend(output::parse(text)?);
+    }
+    if args.push {
+        push_names(&mut request);
     }
     request.compression = match (args.compression, args.compression_level) {
         (None, None) => None,
-        (kind, level) => Some(options::compression(kind.map_or(CompressionKind::Gzip, Into::into), level)?),
+        (kind, level) => {
+            let kind = kind.map_or(CompressionKind::Gzip, Into::into);
+            Some(options::compression(kind, level).map_err(Failure::usage)?)
+        }
     };
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
+    request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);
     request.platform.clone_from(&args.platform);
     request.no_cache = args.no_cache;
     request.jobs = args.jobs.map(usize::from);
     Ok(request)
+}
+
+/// `--push`: what goes out as an image is pushed, and if nothing does, the image under its names.
+fn push_names(request: &mut BuildRequest) {
+    if request.outputs.iter().any(|output| matches!(output, Output::Registry { .. })) {
+        return;
+    }
+    let named: Vec<Output> = request
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Store { names, form } => {
+                Some(Output::Registry { names: names.clone(), form: *form, by_digest: false })
+            }
+            _ => None,
+        })
+        .collect();
+    if named.is_empty() {
+        let form = ImageForm::default();
+        request.outputs.push(Output::Registry { names: Vec::new(), form, by_digest: false });
+    }
+    request.outputs.extend(named);
 }
 
 /// `SOURCE_DATE_EPOCH` of the environment counts unless a build arg says otherwise; empty is as if not set.

@@ -8,6 +8,8 @@ mod command_line;
 mod determinism;
 mod examples;
 mod image;
+mod outputs;
+mod registry;
 mod support;
 
 #[test]

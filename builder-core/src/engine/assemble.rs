@@ -6,11 +6,12 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::image::{
-    self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, Manifest, RootFs, layer_compression,
-    layer_media_type, rfc3339,
+    self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG,
+    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_MANIFEST, Manifest, RootFs, layer_compression, layer_media_type, rfc3339,
 };
 use crate::layer::LayerOptions;
 use crate::plan::{PlannedHistory, TargetImage};
+use crate::request::{CompressionKind, ImageForm, MediaTypes};
 use crate::store::{self, LayerDescriptor, Store};
 use crate::worker;
 
@@ -60,33 +61,48 @@ impl Solved<'_> {
         config
     }
 
-    /// The image with its own layers compressed as `options` say; layers of the base stay as they are.
-    pub(super) fn compressed(&self, store: &Store, options: &LayerOptions) -> Result<Assembled, Error> {
+    /// The image in the form that an output wants: its own layers compressed as `options` say. Layers of the base stay
+    /// as they are unless the form says otherwise.
+    pub(super) fn in_form(&self, store: &Store, form: &ImageForm, options: &LayerOptions) -> Result<Assembled, Error> {
+        let wanted = options.compression.kind;
         let mut copy = self.clone();
-        for layer in copy.layers.iter_mut().skip(self.base_layers) {
-            *layer = worker::compressed_as(store, layer, options.clone())?;
+        for (number, layer) in copy.layers.iter_mut().enumerate() {
+            let own = number >= self.base_layers;
+            if own || (form.force_compression && layer_compression(&layer.media_type) != Some(wanted)) {
+                *layer = worker::compressed_as(store, layer, options.clone())?;
+            }
         }
-        copy.assemble(store).map_err(|error| Error::from_source(ErrorKind::Store, &error))
+        let is_zstd = |layer: &LayerDescriptor| layer_compression(&layer.media_type) == Some(CompressionKind::Zstd);
+        if form.media_types == MediaTypes::Docker && copy.layers.iter().any(is_zstd) {
+            let error = Error::new(ErrorKind::Request, "Docker's media types have none for zstd");
+            return Err(error.hint("leave out oci-mediatypes=false, or say compression=gzip,force-compression=true"));
+        }
+        copy.assemble(store, form.media_types).map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
 
     /// Writes config and manifest.
-    pub(super) fn assemble(&self, store: &Store) -> Result<Assembled, store::Error> {
+    pub(super) fn assemble(&self, store: &Store, media_types: MediaTypes) -> Result<Assembled, store::Error> {
+        let (family, config_type, manifest_type) = match media_types {
+            MediaTypes::Oci => (Family::Oci, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST),
+            MediaTypes::Docker => (Family::Docker, MEDIA_TYPE_DOCKER_CONFIG, MEDIA_TYPE_DOCKER_MANIFEST),
+        };
         let config = self.config().to_canonical_json();
         let config_digest = store.put_blob(&config)?;
         let layer = |layer: &LayerDescriptor| {
-            // One family in one manifest: a base with Docker's media types is described in OCI's.
+            // One family in one manifest: a base with the other's media types is described anew.
             let media_type = match layer_compression(&layer.media_type) {
-                Some(kind) => layer_media_type(Family::Oci, kind).to_owned(),
+                Some(kind) => layer_media_type(family, kind).to_owned(),
                 None => layer.media_type.clone(),
             };
             Descriptor::new(media_type, layer.digest, layer.size)
         };
         let layers = self.layers.iter().map(layer).collect();
-        let config = Descriptor::new(MEDIA_TYPE_CONFIG, config_digest, config.len() as u64);
-        let manifest = Manifest::new(config, layers);
+        let config = Descriptor::new(config_type, config_digest, config.len() as u64);
+        let mut manifest = Manifest::new(config, layers);
+        manifest.media_type = Some(manifest_type.to_owned());
         store.put_blob(&manifest.to_canonical_json())?;
         let descriptor = manifest.descriptor();
-        debug_assert!(image::is_manifest(&descriptor.media_type), "an OCI manifest");
+        debug_assert!(image::is_manifest(&descriptor.media_type), "a manifest");
         Ok(Assembled { descriptor, config_digest })
     }
 }

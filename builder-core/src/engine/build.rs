@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use super::Cancel;
 use super::assemble::Solved;
+use super::output::{self, Outputs};
 use super::task::HostFacts;
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
-use crate::export;
 use crate::image::Platform;
-use crate::layer::LayerOptions;
 use crate::plan::{self, BuildGraph, ContextName, NamedContext, Op, PlanRequest, RootInput};
-use crate::registry::{Client, ClientConfig, Reference};
-use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, Output};
+use crate::registry::{Client, Reference};
+use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
@@ -23,19 +22,27 @@ use crate::worker::{self, BuildWorker, Context, Images, Root, StepOutput, Worker
 
 type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
+/// What a build finds around it.
+pub(super) struct Surroundings<'a> {
+    pub(super) store: &'a Store,
+    pub(super) client: &'a Client,
+    /// Why commands cannot run.
+    pub(super) no_exec: Option<Error>,
+    pub(super) cancel: &'a Cancel,
+    pub(super) events: Events<'a>,
+}
+
 /// Builds.
 pub(super) fn run(
-    store: &Store,
+    Surroundings { store, client, no_exec, cancel, events }: Surroundings<'_>,
     request: &BuildRequest,
     facts: &HostFacts,
-    no_exec: Option<Error>,
-    cancel: &Cancel,
-    events: Events<'_>,
 ) -> Result<BuildOutcome, Error> {
-    let names = names(request)?;
+    let names = output::full_names(&request.tags)?;
+    let targets = output::check(request)?;
     let source = SourceFile::new(request.dockerfile.name.clone(), request.dockerfile.text.clone());
     let dockerfile = parse(&source, events)?;
-    let images = Images::new(store.clone(), Client::new(ClientConfig::default()), request.build_contexts.clone());
+    let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let graph = plan(request, &dockerfile, &source, &images)?;
     for warning in &graph.warnings {
         warn(warning, &source, events);
@@ -59,48 +66,69 @@ pub(super) fn run(
     let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
     // Steps wait for networks and for each other more than they compute.
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
-    let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events)
-        .map_err(|failure| locate(failure, &graph, &source))?;
+    let outputs = std::thread::scope(|scope| {
+        let check = scope.spawn(|| check_push(client, &targets, cancel));
+        let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events);
+        // That an image cannot be pushed ends the build, whatever else then fails.
+        check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        outputs.map_err(|failure| locate(failure, &graph, &source))
+    })?;
 
     worker.save_caches();
     let created = epoch.unwrap_or(facts.now.0);
     let solved = solved(&graph, &outputs, &images, created);
-    let assembled = solved.assemble(store).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+    let assembled =
+        solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
     for name in &names {
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
+    let origins = images.origins();
+    let outputs = Outputs {
+        store,
+        client,
+        names: &names,
+        solved: &solved,
+        main: &assembled,
+        options: &options,
+        origins: &origins,
+        events,
+    };
+    let mut written = Vec::new();
     for output in &request.outputs {
-        write_output(store, output, &names, &solved, &options, events)?;
+        written.extend(outputs.write(output)?);
     }
     store.sync().map_err(|e| name_error(&e))?;
+    // What went out is what the caller asks about.
+    let image = written.first().unwrap_or(&assembled);
     Ok(BuildOutcome {
-        digest: assembled.descriptor.digest,
-        config_digest: assembled.config_digest,
-        media_type: assembled.descriptor.media_type.clone(),
-        size: assembled.descriptor.size,
+        digest: image.descriptor.digest,
+        config_digest: image.config_digest,
+        media_type: image.descriptor.media_type.clone(),
+        size: image.descriptor.size,
         names,
     })
+}
+
+/// Finds out whether the image may be pushed, while the build runs, and ends it if not.
+fn check_push(client: &Client, targets: &[Reference], cancel: &Cancel) -> Result<(), Error> {
+    let mut repositories: Vec<&Reference> = targets.iter().collect();
+    repositories.sort_unstable_by_key(|target| target.name());
+    repositories.dedup_by_key(|target| target.name());
+    for target in repositories {
+        client.check_push(target).map_err(|error| {
+            cancel.throw();
+            let this = Error::from_source(ErrorKind::Registry, &error).context(format!("{target} cannot be pushed"));
+            error.hint().into_iter().fold(this, Error::hint)
+        })?;
+    }
+    Ok(())
 }
 
 /// CPUs that this process may use.
 fn usable_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Full names of the tags.
-fn names(request: &BuildRequest) -> Result<Vec<String>, Error> {
-    let full = |tag: &String| {
-        let reference: Reference = tag.parse().map_err(|error: crate::registry::ReferenceError| {
-            Error::from_source(ErrorKind::Request, &error).context(format!("the tag {tag:?}"))
-        })?;
-        match reference.digest() {
-            Some(_) => Err(Error::new(ErrorKind::Request, format!("the tag {tag:?} has a digest"))),
-            None => Ok(reference.to_string()),
-        }
-    };
-    request.tags.iter().map(full).collect()
 }
 
 fn warn(diagnostic: &Diagnostic, source: &SourceFile, events: Events<'_>) {
@@ -195,9 +223,7 @@ fn refuse_unsupported(graph: &BuildGraph, source: &SourceFile) -> Result<(), Err
 
 /// The build's compression: what was asked for, else what all outputs want, so that no layer is compressed twice.
 fn effective_compression(request: &BuildRequest) -> Compression {
-    let of_output = |output: &Output| match output {
-        Output::OciArchive { compression, .. } | Output::OciLayout { compression, .. } => *compression,
-    };
+    let of_output = |output: &Output| output.form().and_then(|form| form.compression);
     let asked = request.compression;
     asked.or_else(|| request.outputs.iter().find_map(of_output)).unwrap_or_default()
 }
@@ -292,35 +318,4 @@ fn solved<'a>(graph: &'a BuildGraph, outputs: &[StepOutput], images: &Images, cr
         made_layer,
         created,
     }
-}
-
-fn write_output(
-    store: &Store,
-    output: &Output,
-    names: &[String],
-    solved: &Solved<'_>,
-    options: &WorkerOptions,
-    events: Events<'_>,
-) -> Result<(), Error> {
-    let failed = |error: export::Error| Error::from_source(ErrorKind::Output, &error);
-    let (Output::OciArchive { compression, .. } | Output::OciLayout { compression, .. }) = output;
-    let layer_options = LayerOptions {
-        compression: compression.unwrap_or(options.compression),
-        threads: options.threads,
-        clamp_mtime: options.clamp,
-    };
-    let assembled = solved.compressed(store, &layer_options)?;
-    let image = export::Image { descriptor: &assembled.descriptor, names };
-    let shown = match output {
-        Output::OciArchive { dest, .. } => {
-            export::export_archive(store, image, dest).map_err(failed)?;
-            format!("type=oci,dest={}", dest.display())
-        }
-        Output::OciLayout { dest, .. } => {
-            export::export_layout(store, image, dest).map_err(failed)?;
-            format!("type=oci,tar=false,dest={}", dest.display())
-        }
-    };
-    events(Event::Exported { output: shown, digest: assembled.descriptor.digest });
-    Ok(())
 }

@@ -3,12 +3,15 @@
 //! parse → plan → solve → assemble → export. News goes to the caller as events, the result as a value; an error is
 //! completed here with what only this place knows: the step and its line of the Dockerfile.
 
+mod ask;
 mod assemble;
 mod build;
+mod output;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use ask::{Heard, News};
 pub(crate) use task::{Answer, HostFacts, Task, TaskKind};
 
 use crate::error::{Error, ErrorKind};
@@ -27,14 +30,19 @@ pub(crate) fn main(engine: Engine) -> i32 {
         let cancel = cancel.clone();
         move || cancel.throw()
     };
-    let (task, news) = match engine.serve::<Task>(on_cancel) {
+    let (on_answer, answers) = ask::answers();
+    let (task, news) = match engine.serve_with::<Task>(on_cancel, on_answer) {
         Ok(Some(served)) => served,
         Ok(None) => return 0,
         Err(_) => return 1,
     };
     // An event that cannot be sent means that the caller is gone; then this process ends by itself.
-    let events = |event: Event| drop(news.event(&event));
-    let reply: Result<Answer, Error> = task.run(&cancel, no_exec, &events);
+    let events = {
+        let news = news.clone();
+        move |event: Event| drop(news.event(&News::Event(event)))
+    };
+    let source = ask::credential_source(news.clone(), answers);
+    let reply: Result<Answer, Error> = task.run(&cancel, no_exec, source, &events);
     i32::from(news.reply(&reply).is_err())
 }
 

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, build};
+use super::Cancel;
+use super::build::{self, Surroundings};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::registry::{Client, ClientConfig, CredentialSource};
 use crate::request::{BuildOutcome, BuildRequest};
 use crate::store::{PruneOptions, PruneScope, Store};
 
@@ -24,7 +26,7 @@ pub(crate) struct Task {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum TaskKind {
     /// Build an image.
-    Build(Box<BuildRequest>, HostFacts),
+    Build(Box<BuildRequest>, HostFacts, Box<ClientConfig>),
     /// Free what is not needed; everything but named images with `all`.
     Prune { all: bool },
     /// Measure what the state directory takes.
@@ -57,12 +59,15 @@ impl Task {
         self,
         cancel: &Cancel,
         no_exec: Option<Error>,
+        credentials: CredentialSource,
         events: &(dyn Fn(Event) + Sync),
     ) -> Result<Answer, Error> {
         let store = Store::open(&self.state_dir).map_err(|e| store_error(&e))?;
         match self.kind {
-            TaskKind::Build(request, facts) => {
-                build::run(&store, &request, &facts, no_exec, cancel, events).map(Answer::Built)
+            TaskKind::Build(request, facts, config) => {
+                let client = Client::with_credential_source(*config, credentials);
+                let around = Surroundings { store: &store, client: &client, no_exec, cancel, events };
+                build::run(around, &request, &facts).map(Answer::Built)
             }
             TaskKind::Prune { all } => {
                 let scope = if all { PruneScope::All } else { PruneScope::Dangling };

@@ -1,22 +1,64 @@
-//! Export as a tar of an OCI layout.
+//! Export as a tar of an OCI layout, with or without the `manifest.json` that makes it an archive for `docker load`.
 //!
 //! ustar, entries sorted by name, owner 0:0, mode 0644 and 0755, time 0: the same image and names give the same file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 
 use super::layout::write_new;
 use super::{Blob, Error, Image, blobs, index_of};
+use crate::image::{Descriptor, MANIFEST_LIMIT, Manifest};
+use crate::registry::Reference;
+use crate::request::Destination;
 use crate::store::{OCI_LAYOUT, Store};
 
 const BLOCK: usize = 512;
 
-/// Writes the archive of an image to the file `dest`, replacing one that is there.
+/// Writes the OCI archive of an image.
+pub(crate) fn export_archive(store: &Store, image: Image<'_>, dest: &Destination) -> Result<(), Error> {
+    let contents = Contents::of(store, image)?;
+    write_to(dest, |file| contents.write(file))
+}
+
+/// Writes the archive of an image with one platform as Docker reads and writes it: `manifest.json` names config, layers
+/// and tags; the OCI layout beside it is for readers that look for that first.
+pub(crate) fn export_docker_archive(store: &Store, image: Image<'_>, dest: &Destination) -> Result<(), Error> {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Tagged {
+        config: String,
+        repo_tags: Vec<String>,
+        layers: Vec<String>,
+    }
+    let digest = image.descriptor.digest;
+    let bytes = store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
+    let manifest = Manifest::parse(&bytes);
+    let manifest = manifest.map_err(|source| Error::Document { what: format!("blob {digest}"), source })?;
+    let path = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.hex());
+    let layers = manifest.layers.iter().map(path).collect();
+    let familiar = |name: &String| name.parse().map_or_else(|_| name.clone(), |name: Reference| name.familiar());
+    let repo_tags = image.names.iter().map(familiar).collect();
+    let entry = Tagged { config: path(&manifest.config), repo_tags, layers };
+    let mut contents = Contents::of(store, image)?;
+    contents.documents.insert("manifest.json", serde_json::to_vec(&[entry]).unwrap_or_default());
+    write_to(dest, |file| contents.write(file))
+}
+
+/// Writes a file that `dest` names, replacing one that is there.
 ///
 /// A symbolic link is followed, a device or pipe (`/dev/stdout`) is written to.
-pub(crate) fn export_archive(store: &Store, image: Image<'_>, dest: &Path) -> Result<(), Error> {
+pub(super) fn write_to(dest: &Destination, write: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Error> {
+    let dest = match dest {
+        Destination::File(path) => path,
+        Destination::Stdout => {
+            let failed = Error::io("write", "standard output");
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            return stdout.and_then(|stdout| write(&File::from(stdout))).map_err(failed);
+        }
+    };
     let there = match fs::metadata(dest) {
         Ok(meta) => Some(meta.file_type()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -24,27 +66,24 @@ pub(crate) fn export_archive(store: &Store, image: Image<'_>, dest: &Path) -> Re
     };
     if there.is_some_and(|kind| kind.is_fifo() || kind.is_char_device() || kind.is_block_device() || kind.is_socket()) {
         let file = File::options().write(true).open(dest).map_err(Error::io("open", dest))?;
-        return write_archive(store, image, &file);
+        return write(&file).map_err(Error::io("write", dest));
     }
     let dest = if there.is_some() { fs::canonicalize(dest).map_err(Error::io("find", dest))? } else { dest.to_owned() };
-    let contents = Contents::of(store, image)?;
-    write_new(&dest, |file| contents.write(file))
-}
-
-/// Writes the archive of an image to an open file, such as standard output.
-pub(crate) fn write_archive(store: &Store, image: Image<'_>, file: &File) -> Result<(), Error> {
-    Contents::of(store, image)?.write(file).map_err(Error::io("write", "archive"))
+    write_new(&dest, |file| write(file))
 }
 
 struct Contents {
     blobs: Vec<Blob>,
-    index: Vec<u8>,
+    /// By name.
+    documents: BTreeMap<&'static str, Vec<u8>>,
 }
 
 impl Contents {
     /// Opens everything first, so that nothing is written when something is missing.
     fn of(store: &Store, image: Image<'_>) -> Result<Self, Error> {
-        Ok(Self { blobs: blobs(store, image.descriptor)?, index: index_of(image.entries()).to_canonical_json() })
+        let index = index_of(image.entries()).to_canonical_json();
+        let documents = [("index.json", index), ("oci-layout", OCI_LAYOUT.as_bytes().to_vec())];
+        Ok(Self { blobs: blobs(store, image.descriptor)?, documents: documents.into() })
     }
 
     /// Writes the archive. From file to file, because then `io::copy` stays in the kernel.
@@ -59,7 +98,7 @@ impl Contents {
             }
             pad(out, blob.size)?;
         }
-        for (name, bytes) in [("index.json", &self.index[..]), ("oci-layout", OCI_LAYOUT.as_bytes())] {
+        for (name, bytes) in &self.documents {
             let size = bytes.len() as u64;
             out.write_all(header(name, Entry::File(size))?.as_bytes())?;
             out.write_all(bytes)?;

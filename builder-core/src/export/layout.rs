@@ -116,7 +116,7 @@ fn remove_leftovers(path: &Path, prefix: &str) {
 }
 
 /// A part of a file name that no other process uses.
-fn unique() -> String {
+pub(super) fn unique() -> String {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     // In a process namespace of its own every build is process 1; the clock tells them apart.

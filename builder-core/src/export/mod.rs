@@ -1,6 +1,7 @@
-//! Sinks for an image that is in the store: an OCI layout directory, a tar of one.
+//! Sinks for an image that is in the store: an OCI layout directory, a tar of one, an archive for Docker, a registry, and
+//! its root filesystem as a tar or as files.
 //!
-//! What it does: copies blobs and names them in an `index.json`. What it does not: change the image; compress again.
+//! What it does: copies blobs and names them. What it does not: change the image; compress again.
 //!
 //! Invariants. A destination is complete or untouched: everything is written beside it and renamed. The bytes of an
 //! archive depend on the image and its names alone. Blobs are copied, never hard-linked, because the user may do to
@@ -10,6 +11,8 @@
 
 mod archive;
 mod layout;
+mod registry;
+mod rootfs;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,10 +23,13 @@ use crate::digest::Digest;
 use crate::image::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Index, MANIFEST_LIMIT, Manifest, ParseError, is_index,
 };
+use crate::layer;
 use crate::store::{self, Store};
 
-pub(crate) use archive::{export_archive, write_archive};
+pub(crate) use archive::{export_archive, export_docker_archive};
 pub(crate) use layout::export_layout;
+pub(crate) use registry::Push;
+pub(crate) use rootfs::Rootfs;
 
 /// An export failed. The destination is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,28 @@ pub(crate) enum Error {
         digest: Digest,
         /// Why not.
         source: store::Error,
+    },
+    /// A layer cannot be read.
+    #[error("cannot read layer {digest}")]
+    Layer {
+        /// Its blob.
+        digest: Digest,
+        /// Why not.
+        source: layer::Error,
+    },
+    /// The store has no room for work in progress.
+    #[error("cannot work in the store")]
+    WorkDir {
+        /// Why not.
+        source: store::Error,
+    },
+    /// A registry does not take it.
+    #[error("{name} cannot be pushed")]
+    Registry {
+        /// Where it was to go.
+        name: String,
+        /// Why not.
+        source: Box<crate::registry::Error>,
     },
     /// A blob of the store has another size than its descriptor says.
     #[error("blob {digest} has {found} bytes in the store, its descriptor says {expected}")]

@@ -17,7 +17,8 @@
 //!    from the target of a redirect is never answered.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -27,9 +28,11 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use super::challenge::Challenge;
+use super::client::CredentialSource;
 use super::config::{ClientConfig, PlainHttp};
 use super::credentials::{Access, Credential};
 use super::error::{self, Error};
+use super::reference::image_host;
 use super::transport::{Payload, Request, Transport, host_of, is_loopback, origin, read_body};
 
 /// Largest answer of a token server, in bytes. Tokens are a few kilobytes.
@@ -82,9 +85,11 @@ pub(super) struct Door<'a> {
 }
 
 /// Answers challenges.
-#[derive(Debug)]
 pub(super) struct Authorizer {
     config: Arc<ClientConfig>,
+    source: Option<CredentialSource>,
+    /// What the source said, by host. An entry is locked while the source is asked.
+    said: Mutex<HashMap<String, Arc<OnceLock<Option<Credential>>>>>,
     transport: Arc<Transport>,
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<TokenKey, Arc<Mutex<Slot>>>>,
@@ -112,9 +117,33 @@ struct Token {
     expires: Instant,
 }
 
+impl fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorizer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Authorizer {
-    pub(super) fn new(config: Arc<ClientConfig>, transport: Arc<Transport>) -> Self {
-        Self { config, transport, challenges: Mutex::default(), tokens: Mutex::default() }
+    pub(super) fn new(config: Arc<ClientConfig>, transport: Arc<Transport>, source: Option<CredentialSource>) -> Self {
+        let (said, challenges, tokens) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { config, source, said, transport, challenges, tokens }
+    }
+
+    /// The credential for a request with what it is known by: the source's where there is one for the host, else the
+    /// table's.
+    fn credential(&self, door: &Door<'_>) -> Option<(String, Credential)> {
+        if let Some(source) = self.source.as_ref().filter(|_| self.config.helpers.contain(door.host)) {
+            let host = image_host(door.host);
+            let slot = {
+                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(said.entry(host.clone()).or_default())
+            };
+            if let Some(credential) = slot.get_or_init(|| source(&host)) {
+                return Some((host, credential.clone()));
+            }
+        }
+        let found = self.config.credentials.find(door.host, door.repository, door.access);
+        found.map(|(key, credential)| (key.to_owned(), credential.clone()))
     }
 
     /// Remembers how `host` wants to be asked.
@@ -145,7 +174,7 @@ impl Authorizer {
 
     /// Says which credentials stand behind a request, never their value.
     pub(super) fn describe(&self, door: &Door<'_>) -> String {
-        match self.config.credentials.find(door.host, door.repository, door.access) {
+        match self.credential(door) {
             Some((key, _)) => format!("the credentials for {key} were used"),
             None => format!("no credentials for {}/{} are known", door.host, door.repository),
         }
@@ -158,8 +187,8 @@ impl Authorizer {
         challenge: &Challenge,
         refused: Option<Option<&HeaderValue>>,
     ) -> Result<Option<HeaderValue>, Error> {
-        let credential = self.config.credentials.find(door.host, door.repository, door.access).map(|(_, c)| c);
-        match (challenge, credential) {
+        let credential = self.credential(door).map(|(_, credential)| credential);
+        match (challenge, &credential) {
             (_, Some(Credential::RegistryToken(token))) => secret_header(door, "Bearer", token.reveal()).map(Some),
             // Over TLS, or to a host that the configuration lets be spoken to without: `base` is one or the other.
             (Challenge::Basic, Some(Credential::Basic { username, password })) => {
@@ -204,13 +233,13 @@ impl Authorizer {
         service: Option<&str>,
         scope: &BTreeSet<String>,
     ) -> Result<Token, Error> {
-        let credential = self.config.credentials.find(door.host, door.repository, door.access).map(|(_, c)| c);
+        let credential = self.credential(door).map(|(_, credential)| credential);
         self.check_realm(door, realm, credential.is_some()).map_err(|problem| {
             let realm = format!("{}{}", origin(realm), realm.path());
             Error::Realm { host: door.host.to_owned(), realm, problem }
         })?;
         let form;
-        let request = match credential {
+        let request = match &credential {
             Some(Credential::IdentityToken(token)) => {
                 form = exchange_form(realm, service, scope, token.reveal());
                 exchange_request(realm, form.as_bytes())

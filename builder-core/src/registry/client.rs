@@ -1,6 +1,7 @@
 //! The client: one value, any number of threads.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use reqwest::Method;
 use reqwest::header::{HeaderMap, LINK};
@@ -8,6 +9,7 @@ use serde::Deserialize;
 
 use super::blob::BlobReader;
 use super::config::ClientConfig;
+use super::credentials::Credential;
 use super::endpoint::AskedBy;
 use super::error::Error;
 use super::exchange::{Call, Notice, Session};
@@ -21,6 +23,9 @@ const MAX_TAG_PAGE: u64 = 16 << 20;
 /// More pages than this are a registry that links in circles.
 const MAX_TAG_PAGES: usize = 10_000;
 
+/// Finds the credential for a `host[:port]`; `None` when there is none.
+pub(crate) type CredentialSource = Arc<dyn Fn(&str) -> Option<Credential> + Send + Sync>;
+
 /// A connection to any number of registries. Cheap to clone; clones share connections, tokens and what is known of hosts.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -30,7 +35,13 @@ pub(crate) struct Client {
 impl Client {
     /// Makes a client. Nothing is opened or looked up before the first request.
     pub(crate) fn new(config: ClientConfig) -> Self {
-        Self { session: Session::new(config) }
+        Self { session: Session::new(config, None) }
+    }
+
+    /// Makes a client that asks `source` for the credentials of the hosts that [`ClientConfig::helpers`] names, once a
+    /// host and only when it wants some.
+    pub(crate) fn with_credential_source(config: ClientConfig, source: CredentialSource) -> Self {
+        Self { session: Session::new(config, Some(source)) }
     }
 
     /// Returns a clone that tells `observer` what goes wrong on the way. Called on the thread that makes the request.

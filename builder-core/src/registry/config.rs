@@ -10,20 +10,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
+use super::reference::image_host;
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Secret(String);
+pub struct Secret(String);
 
 impl Secret {
     /// Wraps `text`.
-    pub(crate) fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// Returns the text; to be handed on, never to be formatted into a message.
-    pub(crate) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -34,33 +35,50 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything a [`Client`](super::Client) knows about its surroundings.
+/// Everything that is known about the way to registries.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct ClientConfig {
+pub struct ClientConfig {
     /// Who may enter where.
-    pub(crate) credentials: Credentials,
+    pub credentials: Credentials,
+    /// For which hosts somebody else is asked first, see [`crate::Builder::credential_source`].
+    pub helpers: HelperHosts,
     /// Exceptions by host. The first that names the host counts.
-    pub(crate) hosts: Vec<HostRule>,
+    pub hosts: Vec<HostRule>,
     /// Rewrites, mirrors and blocks by name. The longest prefix counts.
-    pub(crate) registries: Vec<RegistryRule>,
+    pub registries: Vec<RegistryRule>,
     /// Certificates that may vouch for servers.
-    pub(crate) roots: Roots,
+    pub roots: Roots,
     /// Directories in the form of Docker's and Podman's `certs.d`: `<dir>/<host[:port]>/{*.crt,*.cert,*.key}`. All are
     /// read; one that is not there says nothing.
-    pub(crate) cert_dirs: Vec<PathBuf>,
+    pub cert_dirs: Vec<PathBuf>,
     /// Proxies. Loopback is never reached through one.
-    pub(crate) proxy: ProxyConfig,
+    pub proxy: ProxyConfig,
     /// When to try again.
-    pub(crate) retry: RetryPolicy,
+    pub retry: RetryPolicy,
     /// When to give up waiting.
-    pub(crate) timeouts: Timeouts,
+    pub timeouts: Timeouts,
     /// `User-Agent`; `builder/<version>` when empty.
-    pub(crate) user_agent: String,
+    pub user_agent: String,
+}
+
+/// The hosts whose credentials come from a credential source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HelperHosts {
+    /// All hosts.
+    pub all: bool,
+    /// These, `host[:port]` as in image names.
+    pub hosts: Vec<String>,
+}
+
+impl HelperHosts {
+    pub(super) fn contain(&self, host: &str) -> bool {
+        self.all || self.hosts.iter().any(|name| image_host(name) == image_host(host))
+    }
 }
 
 /// May a host be spoken to without TLS?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum PlainHttp {
+pub enum PlainHttp {
     /// Never: https or an error.
     Never,
     /// Whatever the host speaks, https preferred; what it was is found out once.
@@ -71,7 +89,7 @@ pub(crate) enum PlainHttp {
 
 /// Must a host's certificate hold?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum VerifyTls {
+pub enum VerifyTls {
     /// Yes.
     Yes,
     /// Any certificate will do (`--tls-verify=false`).
@@ -80,25 +98,25 @@ pub(crate) enum VerifyTls {
 
 /// What is special about one host. Without a rule: https with a valid certificate, or, on loopback, whatever answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HostRule {
+pub struct HostRule {
     /// `host[:port]` as in image names; `docker.io` for Docker Hub.
-    pub(crate) host: String,
+    pub host: String,
     /// Whether http will do.
-    pub(crate) plain_http: PlainHttp,
+    pub plain_http: PlainHttp,
     /// Whether the certificate counts.
-    pub(crate) verify: VerifyTls,
+    pub verify: VerifyTls,
     /// More certificates that may vouch for this host, PEM.
-    pub(crate) extra_roots: Vec<String>,
+    pub extra_roots: Vec<String>,
     /// What the client shows for itself.
-    pub(crate) identity: Option<ClientIdentity>,
+    pub identity: Option<ClientIdentity>,
     /// Hosts (`host[:port]`) that may be sent this host's credentials in exchange for a token, besides those that the
     /// rule in `auth` lets pass.
-    pub(crate) token_hosts: Vec<String>,
+    pub token_hosts: Vec<String>,
 }
 
 impl HostRule {
     /// The defaults for `host`, to be changed with struct update syntax.
-    pub(crate) fn new(host: impl Into<String>) -> Self {
+    pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
             plain_http: PlainHttp::Never,
@@ -112,60 +130,60 @@ impl HostRule {
 
 /// A client certificate with its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ClientIdentity {
+pub struct ClientIdentity {
     /// The certificate chain, leaf first, PEM.
-    pub(crate) certificates: String,
+    pub certificates: String,
     /// The private key, PEM.
-    pub(crate) key: Secret,
+    pub key: Secret,
 }
 
 /// Certificates that may vouch for any server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Roots {
+pub struct Roots {
     /// PEM file instead of the system's bundle (`SSL_CERT_FILE`).
-    pub(crate) file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// Directories of PEM files instead of the system's bundle (`SSL_CERT_DIR`).
-    pub(crate) dirs: Vec<PathBuf>,
+    pub dirs: Vec<PathBuf>,
     /// More certificates, PEM.
-    pub(crate) extra: Vec<String>,
+    pub extra: Vec<String>,
 }
 
 /// Proxies, in the syntax of the environment variables of the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct ProxyConfig {
+pub struct ProxyConfig {
     /// For `http://` URLs. May hold a password.
-    pub(crate) http_proxy: Option<Secret>,
+    pub http_proxy: Option<Secret>,
     /// For `https://` URLs. May hold a password.
-    pub(crate) https_proxy: Option<Secret>,
+    pub https_proxy: Option<Secret>,
     /// Hosts, domains and networks that are reached directly, separated by commas.
-    pub(crate) no_proxy: Option<String>,
+    pub no_proxy: Option<String>,
 }
 
 /// What is special about the names below one prefix, as in `registries.conf` version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RegistryRule {
+pub struct RegistryRule {
     /// `host[:port][/path…]`, matched by whole components.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// What takes the place of the prefix in requests; the prefix itself when `None`.
-    pub(crate) location: Option<String>,
+    pub location: Option<String>,
     /// Places to ask before that, in order.
-    pub(crate) mirrors: Vec<Mirror>,
+    pub mirrors: Vec<Mirror>,
     /// Names below the prefix are errors.
-    pub(crate) blocked: bool,
+    pub blocked: bool,
 }
 
 /// A place that may hold what a registry holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mirror {
+pub struct Mirror {
     /// Takes the place of the rule's prefix: `host[:port][/path…]`.
-    pub(crate) location: String,
+    pub location: String,
     /// What it is asked for.
-    pub(crate) pull: MirrorPull,
+    pub pull: MirrorPull,
 }
 
 /// What a mirror is asked for. A mirror that answers a tag is believed; one that answers a digest is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum MirrorPull {
+pub enum MirrorPull {
     /// Tags and digests.
     All,
     /// Only what is named by digest.
@@ -176,15 +194,15 @@ pub(crate) enum MirrorPull {
 
 /// When a request that failed for a passing reason is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RetryPolicy {
+pub struct RetryPolicy {
     /// Tries in all, at least one. For a blob: tries without progress.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// Wait before the second try; doubles from one to the next. Half of it is random.
-    pub(crate) first_delay: Duration,
+    pub first_delay: Duration,
     /// Longest wait of our own choice.
-    pub(crate) max_delay: Duration,
+    pub max_delay: Duration,
     /// Longest wait at the server's wish (`Retry-After`); when it asks for more, the error is final.
-    pub(crate) max_retry_after: Duration,
+    pub max_retry_after: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -200,11 +218,11 @@ impl Default for RetryPolicy {
 
 /// How long the client waits before it calls a connection broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Timeouts {
+pub struct Timeouts {
     /// Until TCP and TLS are up.
-    pub(crate) connect: Duration,
+    pub connect: Duration,
     /// Without a byte of the answer: until its header, and between two reads of its body.
-    pub(crate) silence: Duration,
+    pub silence: Duration,
 }
 
 impl Default for Timeouts {

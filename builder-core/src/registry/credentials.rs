@@ -10,7 +10,7 @@ use super::reference::image_host;
 
 /// What opens a door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Credential {
+pub enum Credential {
     /// User name and password.
     Basic {
         /// The name.
@@ -26,7 +26,7 @@ pub(crate) enum Credential {
 
 /// What the door is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Access {
+pub enum Access {
     /// Reading.
     Pull,
     /// Writing, and the reading that goes with it.
@@ -42,7 +42,7 @@ struct Entry {
 
 /// The table. Earlier entries win over later ones of equal length, those for one kind of access over those for both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Credentials {
+pub struct Credentials {
     entries: Vec<Entry>,
 }
 
@@ -51,7 +51,7 @@ impl Credentials {
     ///
     /// The key is taken as the files of Docker and Podman write it: with or without `https://`, and Docker Hub also as
     /// `https://index.docker.io/v1/`.
-    pub(crate) fn insert(&mut self, key: &str, access: Option<Access>, credential: Credential) {
+    pub fn insert(&mut self, key: &str, access: Option<Access>, credential: Credential) {
         self.entries.push(Entry { key: normal_key(key), access, credential });
     }
 

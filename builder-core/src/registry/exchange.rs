@@ -13,6 +13,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::auth::{Authorizer, Door};
 use super::challenge;
+use super::client::CredentialSource;
 use super::config::{ClientConfig, PlainHttp, RetryPolicy};
 use super::credentials::Access;
 use super::endpoint::{AskedBy, Endpoint, endpoints};
@@ -129,10 +130,10 @@ impl<'a> Call<'a> {
 }
 
 impl Session {
-    pub(super) fn new(config: ClientConfig) -> Self {
+    pub(super) fn new(config: ClientConfig, source: Option<CredentialSource>) -> Self {
         let config = Arc::new(config);
         let transport = Arc::new(Transport::new(Arc::clone(&config)));
-        let auth = Authorizer::new(Arc::clone(&config), Arc::clone(&transport));
+        let auth = Authorizer::new(Arc::clone(&config), Arc::clone(&transport), source);
         let (bases, dead_mirrors) = (Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { config, transport, auth, bases, dead_mirrors }), observer: None }
     }

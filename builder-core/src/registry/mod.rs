@@ -35,12 +35,12 @@ mod transport;
 mod tests;
 
 pub(crate) use blob::BlobReader;
-pub(crate) use client::Client;
-pub(crate) use config::{
-    ClientConfig, ClientIdentity, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy,
-    Roots, Secret, Timeouts, VerifyTls,
+pub(crate) use client::{Client, CredentialSource};
+pub use config::{
+    ClientConfig, ClientIdentity, HelperHosts, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule,
+    RetryPolicy, Roots, Secret, Timeouts, VerifyTls,
 };
-pub(crate) use credentials::{Access, Credential, Credentials};
+pub use credentials::{Access, Credential, Credentials};
 pub(crate) use error::Error;
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::{ManifestHead, ResolvedManifest};

@@ -36,18 +36,31 @@ impl Engine {
     /// # Errors
     /// [`ChannelError`], also when the thread cannot be started.
     pub fn serve<Q: DeserializeOwned>(
+        self,
+        on_cancel: impl Fn() + Send + 'static,
+    ) -> Result<Option<(Q, News)>, ChannelError> {
+        self.serve_with(on_cancel, |_| {})
+    }
+
+    /// As [`Self::serve`]; `on_answer` is called with each answer that the caller sends to an event.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_with<Q: DeserializeOwned>(
         mut self,
         on_cancel: impl Fn() + Send + 'static,
+        on_answer: impl Fn(String) + Send + 'static,
     ) -> Result<Option<(Q, News)>, ChannelError> {
         let request = match self.channel.recv::<ToEngine<Q>>()? {
             Some(ToEngine::Request(request)) => request,
-            Some(ToEngine::Cancel) | None => return Ok(None),
+            Some(ToEngine::Cancel | ToEngine::Answer(_)) | None => return Ok(None),
         };
         let (sender, mut receiver) = self.channel.split();
         let watch = move || {
             while let Ok(Some(message)) = receiver.recv::<ToEngine<()>>() {
                 match message {
                     ToEngine::Cancel => on_cancel(),
+                    ToEngine::Answer(answer) => on_answer(answer),
                     ToEngine::Request(()) => {}
                 }
             }

@@ -81,6 +81,8 @@ pub(super) enum ToEngine<Q> {
     Request(Q),
     /// Stop doing it.
     Cancel,
+    /// What an event asked for.
+    Answer(String),
 }
 
 /// From the engine.

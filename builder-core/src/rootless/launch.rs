@@ -13,7 +13,7 @@ use super::handshake::{FromChild, Namespaces, Purpose, ToChild, VERSION};
 use super::mapper::write_maps;
 use super::observe::Observation;
 use super::tree::{Ending, ProcessTree};
-use super::{Error, LaunchConfig, ProcView, Program, SupplementaryGroups};
+use super::{Error, LaunchConfig, ProcView, Program, Stdout, SupplementaryGroups};
 
 /// How long a program may take to say that it is a build process. One that is not may wait for input forever.
 const HELLO_SECONDS: u32 = 30;
@@ -47,7 +47,7 @@ impl Launch {
         namespaces: Namespaces,
         purpose: Purpose,
     ) -> Result<Result<Ready, Failure>, Error> {
-        let mut launch = Self::start(&program_path(&config.program)?)?;
+        let mut launch = Self::start(&program_path(&config.program)?, config.stdout)?;
         launch.channel.send(&ToChild::Start { namespaces, purpose })?;
         if namespaces == Namespaces::Enter {
             match launch.receive_during(Feature::UserNamespace)? {
@@ -73,8 +73,8 @@ impl Launch {
     }
 
     /// Starts the program and hears that it is a build process of this version.
-    fn start(program: &Path) -> Result<Self, Error> {
-        let started = ProcessTree::start(program);
+    fn start(program: &Path, stdout: Stdout) -> Result<Self, Error> {
+        let started = ProcessTree::start(program, stdout);
         let (tree, socket, thread) = started.map_err(|source| Error::Start { program: program.to_owned(), source })?;
         let guard = TreeGuard { tree, thread: Some(thread) };
         let mut launch = Self { channel: Channel::from_socket(socket), guard };

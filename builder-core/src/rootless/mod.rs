@@ -55,7 +55,7 @@ pub use engine::{Engine, News};
 pub use facts::{HelperPrivilege, HostFacts, IdMapHelper};
 pub use id_map::{IdMap, IdRange, SubordinateRange};
 pub use probe::{Check, HostReport, Outcome, probe};
-pub use process::{BuildProcess, CancelHandle};
+pub use process::{AnswerHandle, BuildProcess, CancelHandle};
 pub use tree::{Death, Ending};
 
 /// How to start build processes.
@@ -68,12 +68,14 @@ pub struct LaunchConfig {
     pub isolation: Isolation,
     /// Where `newuidmap` and `newgidmap` are looked for before the usual places.
     pub helper_dirs: Vec<PathBuf>,
+    /// What it has as standard output.
+    pub stdout: Stdout,
 }
 
 impl LaunchConfig {
     /// The best isolation that this host allows, and the usual places.
     pub fn new(program: Program) -> Self {
-        Self { program, isolation: Isolation::Auto, helper_dirs: Vec::new() }
+        Self { program, isolation: Isolation::Auto, helper_dirs: Vec::new(), stdout: Stdout::Closed }
     }
 }
 
@@ -85,6 +87,16 @@ pub enum Program {
     SelfExe,
     /// Another one that does, of the same version; an absolute path.
     Binary(PathBuf),
+}
+
+/// The standard output of a build process. Commands that it runs never have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stdout {
+    /// None.
+    Closed,
+    /// The caller's, for an engine that writes its result there.
+    Inherited,
 }
 
 /// What a build process shall be able to do.

@@ -91,6 +91,11 @@ impl BuildProcess {
         CancelHandle { tree: Arc::clone(&self.launch.guard.tree), sender: self.launch.channel.sender() }
     }
 
+    /// For answers to events.
+    pub fn answer_handle(&self) -> AnswerHandle {
+        AnswerHandle { sender: self.launch.channel.sender() }
+    }
+
     /// Has the engine serve `request`: calls `on_event` with each of its events, on this thread, and returns its reply
     /// once every process is gone.
     ///
@@ -126,6 +131,22 @@ impl BuildProcess {
             Broken | Receive { .. } | Send { .. } | Truncated { .. } => self.launch.guard.tree.ended_without_answer(),
             source => Error::Channel { source },
         }
+    }
+}
+
+/// Answers what an event asked for, from any thread.
+#[derive(Debug, Clone)]
+pub struct AnswerHandle {
+    sender: Sender,
+}
+
+impl AnswerHandle {
+    /// Sends an answer.
+    ///
+    /// # Errors
+    /// [`ChannelError`](super::ChannelError); [`BuildProcess::run`] tells soon what became of the process.
+    pub fn send(&self, answer: String) -> Result<(), super::ChannelError> {
+        self.sender.send(&ToEngine::<()>::Answer(answer))
     }
 }
 

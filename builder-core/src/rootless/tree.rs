@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::Pid;
 
+use super::Stdout;
 use super::handshake::{PROCESS_NAME, SOCKET_ARGUMENT};
 use super::memory::oom_kills;
 use crate::sys::process::{self, Ended};
@@ -101,7 +102,7 @@ enum Life {
 
 impl ProcessTree {
     /// Starts `program` as a build process; gives the socket to talk with it and the thread that ends when it ends.
-    pub(super) fn start(program: &Path) -> io::Result<(Arc<Self>, OwnedFd, JoinHandle<()>)> {
+    pub(super) fn start(program: &Path, stdout: Stdout) -> io::Result<(Arc<Self>, OwnedFd, JoinHandle<()>)> {
         let (ours, theirs) = socket::stream_pair()?;
         let output = output_file().ok();
         let mut command = Command::new(program);
@@ -110,7 +111,10 @@ impl ProcessTree {
             .arg(SOCKET_ARGUMENT)
             .env_clear()
             .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(match stdout {
+                Stdout::Closed => Stdio::null(),
+                Stdout::Inherited => Stdio::inherit(),
+            })
             .stderr(output.as_ref().and_then(|file| file.try_clone().ok()).map_or_else(Stdio::null, Stdio::from));
         let program = program.to_owned();
         let oom_kills_before = oom_kills();

@@ -16,7 +16,7 @@ use crate::image::{
 };
 use crate::plan::{ImageName, ImageResolver, ResolveError, ResolvedImage};
 use crate::registry::{self, BlobReader, Client, Reference};
-use crate::request::ContextSource;
+use crate::request::{ContextSource, PullPolicy};
 use crate::store::{LayerDescriptor, Store};
 
 /// Layers fetched at once.
@@ -37,6 +37,8 @@ struct Found {
     manifest: Manifest,
     config: ImageConfig,
     place: Place,
+    /// The name it was found by, of a registry that has it or may have it.
+    origin: Option<Reference>,
 }
 
 /// Why an image cannot be had.
@@ -45,6 +47,9 @@ pub(crate) enum ImageError {
     /// The name is not one.
     #[error("{name:?} is not an image name")]
     Name { name: String, source: registry::ReferenceError },
+    /// The store lacks it, and no registry may be asked.
+    #[error("{name} is not in the store, and --pull=never forbids to fetch it")]
+    NotInStore { name: String },
     /// The registry, or the way to it.
     #[error("{name} cannot be fetched")]
     Registry { name: String, source: registry::Error },
@@ -73,7 +78,7 @@ impl ImageError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Name { .. } => ErrorKind::Dockerfile,
-            Self::Registry { .. } | Self::Platform { .. } => ErrorKind::Registry,
+            Self::Registry { .. } | Self::Platform { .. } | Self::NotInStore { .. } => ErrorKind::Registry,
             Self::Source { .. } => ErrorKind::Context,
             Self::Store { .. } | Self::Document { .. } | Self::Inconsistent { .. } | Self::Copy { .. } => {
                 ErrorKind::Store
@@ -106,28 +111,71 @@ pub(crate) struct Images {
     store: Store,
     client: Client,
     contexts: Vec<(String, ContextSource)>,
+    policy: PullPolicy,
     found: Mutex<HashMap<Digest, Found>>,
 }
 
 impl Images {
     /// Makes a finder. Nothing is opened or looked up yet.
-    pub(crate) fn new(store: Store, client: Client, contexts: Vec<(String, ContextSource)>) -> Self {
-        Self { store, client, contexts, found: Mutex::default() }
+    pub(crate) fn new(
+        store: Store,
+        client: Client,
+        contexts: Vec<(String, ContextSource)>,
+        policy: PullPolicy,
+    ) -> Self {
+        Self { store, client, contexts, policy, found: Mutex::default() }
+    }
+
+    /// For each layer of the images that were resolved, the repositories that have it.
+    pub(crate) fn origins(&self) -> HashMap<Digest, Vec<Reference>> {
+        let mut origins: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        for found in self.found().values() {
+            for layer in &found.manifest.layers {
+                origins.entry(layer.digest).or_default().extend(found.origin.clone());
+            }
+        }
+        origins
     }
 
     fn by_reference(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
         let reference: Reference = text.parse().map_err(|source| ImageError::Name { name: text.to_owned(), source })?;
         let name = reference.to_string();
-        let in_store = self.in_store(&name, platform)?;
-        if let Some(found) = in_store {
-            return Ok((name, found));
-        }
-        let found = self.in_registry(&reference, platform)?;
+        let in_store = match self.policy {
+            PullPolicy::Always => None,
+            _ => self.in_store(&reference, platform)?,
+        };
+        let found = match (self.policy, in_store) {
+            (PullPolicy::Never, None) => return Err(ImageError::NotInStore { name }),
+            (PullPolicy::Newer, Some(stored)) => self.newer(&reference, platform, stored)?,
+            (_, Some(stored)) => stored,
+            (_, None) => self.in_registry(&reference, platform)?,
+        };
         Ok((name, found))
     }
 
+    /// What the registry has under the name, or `stored` when that is the same or the registry does not answer.
+    fn newer(&self, reference: &Reference, platform: &Platform, stored: Found) -> Result<Found, ImageError> {
+        match self.client.head_manifest(reference) {
+            Ok(Some(head)) if self.is_tagged(reference, &head.digest)? => Ok(stored),
+            Ok(_) => self.in_registry(reference, platform),
+            // A registry that has an opinion is heard; one that cannot be reached is not.
+            Err(error) if error.is_transient() => Ok(stored),
+            Err(registry::Error::NotFound { .. }) => Ok(stored),
+            Err(source) => Err(ImageError::Registry { name: reference.to_string(), source }),
+        }
+    }
+
+    fn is_tagged(&self, reference: &Reference, digest: &Digest) -> Result<bool, ImageError> {
+        let name = reference.to_string();
+        match self.store.resolve_image(&name) {
+            Ok(found) => Ok(found.is_some_and(|found| found.digest == *digest)),
+            Err(source) => Err(ImageError::Store { name, source }),
+        }
+    }
+
     /// The image of that name in the store, if it is for `platform`.
-    fn in_store(&self, name: &str, platform: &Platform) -> Result<Option<Found>, ImageError> {
+    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Found>, ImageError> {
+        let name = &reference.to_string();
         let store = |source| ImageError::Store { name: name.to_owned(), source };
         let Some(mut descriptor) = self.store.resolve_image(name).map_err(store)? else { return Ok(None) };
         let document = |source| ImageError::Document { name: name.to_owned(), source };
@@ -142,7 +190,8 @@ impl Images {
         let config = self.store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
         let fits = config.architecture.is_empty() || platform.rank(&config.platform()).is_some();
-        Ok(fits.then_some(Found { descriptor, manifest, config, place: Place::Store }))
+        let origin = Some(reference.clone());
+        Ok(fits.then_some(Found { descriptor, manifest, config, place: Place::Store, origin }))
     }
 
     fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
@@ -175,7 +224,8 @@ impl Images {
         self.store.put_blob(&config).map_err(store)?;
         self.store.put_blob(&resolved.bytes).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
-        Ok(Found { descriptor, manifest, config, place: Place::Registry(reference.clone()) })
+        let (place, origin) = (Place::Registry(reference.clone()), Some(reference.clone()));
+        Ok(Found { descriptor, manifest, config, place, origin })
     }
 
     fn by_context(&self, context: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
@@ -202,7 +252,8 @@ impl Images {
         let config = source.read(&manifest.config, CONFIG_LIMIT).map_err(wrap)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
         let name = format!("{context} ({})", shown.display());
-        Ok((name, Found { descriptor, manifest, config, place: Place::Layout(Arc::new(source)) }))
+        let place = Place::Layout(Arc::new(source));
+        Ok((name, Found { descriptor, manifest, config, place, origin: None }))
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Found>> {
@@ -266,7 +317,7 @@ impl Images {
     /// Names a fetched image in the store, so that the next build finds it there.
     fn remember(&self, found: &Found) -> Result<(), ImageError> {
         let Place::Registry(reference) = &found.place else { return Ok(()) };
-        let name = reference.name();
+        let name = reference.to_string();
         let store = |source| ImageError::Store { name: name.clone(), source };
         self.store.tag_image(&name, &found.descriptor).map_err(store)
     }

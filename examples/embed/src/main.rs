@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use builder_core::{BuildRequest, Builder, ContextSource, DockerfileSource, Event, Output};
+use builder_core::{BuildRequest, Builder, ContextSource, DockerfileSource, Event, ImageForm, Output};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY <<EOF /etc/motd\nbuilt by a program\nEOF\nLABEL made.by=embed\n";
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), builder_core::Error> {
     let source = DockerfileSource { name: "inline".to_owned(), text: DOCKERFILE.to_owned(), ignore: None };
     let mut request = BuildRequest::new(source, ContextSource::Empty);
     request.tags.push("embedded:latest".to_owned());
-    request.outputs.push(Output::OciLayout { dest: dest.clone(), compression: None });
+    request.outputs.push(Output::OciLayout { dest: dest.clone(), form: ImageForm::default() });
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

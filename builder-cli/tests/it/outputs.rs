@@ -1,0 +1,137 @@
+//! Outputs of `builder build` that are files: archives for other tools, and the root filesystem.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Env, Run, have, is_root};
+
+const DOCKERFILE: &str = "FROM busybox\n\
+    COPY --chown=1000:2000 --chmod=640 app/ /srv/\n\
+    RUN ln -s app.conf /srv/link && ln /srv/app.conf /srv/hard && rm /bin/yes && mkdir -m 700 /closed && touch /closed/x\n";
+
+fn build(env: &Env, options: &[&str]) -> Run {
+    env.import_busybox();
+    env.file("app/app.conf", "one\n");
+    env.file("app/empty", "");
+    env.file("Dockerfile", DOCKERFILE);
+    let mut args = vec!["build"];
+    args.extend(options);
+    args.push("context");
+    Run::of(&env.command(&args).output().unwrap())
+}
+
+/// Path, kind, mode, owner and link target of each entry.
+fn entries(tar: &[u8]) -> Vec<(String, tar::EntryType, u32, (u64, u64), String)> {
+    let mut archive = tar::Archive::new(tar);
+    let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        (
+            entry.path().unwrap().display().to_string(),
+            header.entry_type(),
+            header.mode().unwrap(),
+            (header.uid().unwrap(), header.gid().unwrap()),
+            entry.link_name().unwrap().map(|name| name.display().to_string()).unwrap_or_default(),
+        )
+    };
+    archive.entries().unwrap().map(entry).collect()
+}
+
+#[test]
+fn a_tar_has_the_root_filesystem_with_its_owners_and_comes_on_standard_output_too() {
+    let env = Env::new();
+    build(&env, &["--output", "type=tar,dest=out.tar"]).ok();
+    let tar = fs::read(env.path("out.tar")).unwrap();
+    let entries = entries(&tar);
+    let find = |path: &str| entries.iter().find(|entry| entry.0 == path).unwrap_or_else(|| panic!("no {path}"));
+    assert_eq!(find("srv/app.conf").2, 0o640);
+    assert_eq!(find("srv/app.conf").3, (1000, 2000));
+    assert_eq!(find("srv/link").4, "app.conf");
+    assert_eq!((find("srv/hard").1, find("srv/hard").4.as_str()), (tar::EntryType::Link, "srv/app.conf"));
+    assert_eq!(find("closed/").2, 0o700);
+    assert!(!entries.iter().any(|entry| entry.0 == "bin/yes" || entry.0.contains(".wh.")));
+    let again = env.command(&["build", "-o", "-", "context"]).output().unwrap();
+    assert!(again.status.success() && again.stdout == tar, "the same bytes, and nothing else");
+    let mut archive = tar::Archive::new(&tar[..]);
+    let mut text = String::new();
+    let wanted =
+        archive.entries().unwrap().map(Result::unwrap).find(|entry| entry.path().unwrap().ends_with("app.conf"));
+    std::io::Read::read_to_string(&mut wanted.unwrap(), &mut text).unwrap();
+    assert_eq!(text, "one\n");
+}
+
+#[test]
+fn a_directory_has_the_files_and_leads_nowhere() {
+    let env = Env::new();
+    fs::create_dir_all(env.path("out/srv")).unwrap();
+    fs::create_dir(env.path("canary")).unwrap();
+    fs::write(env.path("out/kept"), "kept").unwrap();
+    fs::write(env.path("out/srv/app.conf"), "old").unwrap();
+    std::os::unix::fs::symlink(env.path("canary"), env.path("out/closed")).unwrap();
+    build(&env, &["-o", "out"]).ok();
+    let out = env.path("out");
+    assert_eq!(fs::read_to_string(out.join("srv/app.conf")).unwrap(), "one\n");
+    assert_eq!(fs::read_to_string(out.join("srv/empty")).unwrap(), "");
+    assert_eq!(fs::read_to_string(out.join("kept")).unwrap(), "kept");
+    let meta = fs::metadata(out.join("srv/app.conf")).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o640);
+    assert_eq!(meta.uid(), nix::unistd::geteuid().as_raw(), "files belong to whoever builds");
+    assert_eq!(meta.ino(), fs::metadata(out.join("srv/hard")).unwrap().ino());
+    assert_eq!(fs::read_link(out.join("srv/link")).unwrap(), Path::new("app.conf"));
+    assert_eq!(fs::symlink_metadata(out.join("closed")).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert!(out.join("closed").is_dir() && out.join("closed/x").exists());
+    assert_eq!(fs::read_dir(env.path("canary")).unwrap().count(), 0, "a symlink in the directory was not followed");
+    assert!(!fs::read_dir(&out).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".builder")));
+    // Once more onto itself.
+    build(&env, &["-o", "out"]).ok();
+}
+
+#[test]
+fn several_outputs_come_from_one_build() {
+    let env = Env::new();
+    let digest = build(
+        &env,
+        &[
+            "--output",
+            "type=cacheonly",
+            "--output",
+            "type=oci,dest=a.tar",
+            "--output",
+            "type=docker,name=app:1,dest=b.tar",
+        ],
+    );
+    digest.ok();
+    let names: Vec<String> = entries(&fs::read(env.path("b.tar")).unwrap()).into_iter().map(|entry| entry.0).collect();
+    for name in ["index.json", "manifest.json", "oci-layout"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+    assert!(!entries(&fs::read(env.path("a.tar")).unwrap()).iter().any(|entry| entry.0 == "manifest.json"));
+    assert!(
+        env.run(&["build", "-o", "-", "--output", "type=oci,dest=-", "context"]).fails(2).contains("standard output")
+    );
+}
+
+#[test]
+fn other_tools_load_the_docker_archive() {
+    const TEST: &str = "other_tools_load_the_docker_archive";
+    let env = Env::new();
+    build(&env, &["-t", "app:1.2", "--output", "type=docker,dest=image.tar"]).ok();
+    let archive = env.path("image.tar").display().to_string();
+    if have(TEST, &["skopeo"]) {
+        let run = Command::new("skopeo").args(["inspect", "--config", &format!("docker-archive:{archive}")]).output();
+        assert!(Run::of(&run.unwrap()).ok().contains("rootfs"));
+    }
+    if have(TEST, &["podman"]) && is_root() {
+        let root = env.path("podman").display().to_string();
+        let podman = |args: &[&str]| {
+            let mut command = Command::new("podman");
+            command.args(["--root", &root, "--runroot", &format!("{root}.run"), "--storage-driver", "vfs"]);
+            Run::of(&command.args(args).output().unwrap())
+        };
+        let loaded = podman(&["load", "-i", &archive]).ok();
+        assert!(loaded.contains("app:1.2"), "{loaded}");
+        podman(&["rmi", "--all", "--force"]).ok();
+    }
+}

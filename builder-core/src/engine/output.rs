@@ -1,0 +1,173 @@
+//! The outputs of a build: which image goes where.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::assemble::{Assembled, Solved};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::export::{self, Push, Rootfs};
+use crate::layer::LayerOptions;
+use crate::registry::{Client, Reference};
+use crate::request::{BuildRequest, ImageForm, Output};
+use crate::store::Store;
+use crate::worker::WorkerOptions;
+
+/// What all outputs of a build share.
+pub(super) struct Outputs<'a> {
+    pub(super) store: &'a Store,
+    pub(super) client: &'a Client,
+    /// Full names of the request.
+    pub(super) names: &'a [String],
+    pub(super) solved: &'a Solved<'a>,
+    /// The image in the store.
+    pub(super) main: &'a Assembled,
+    pub(super) options: &'a WorkerOptions,
+    /// Where blobs are known to be.
+    pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
+    pub(super) events: &'a (dyn Fn(Event) + Sync),
+}
+
+fn failed(error: export::Error) -> Error {
+    match &error {
+        export::Error::Registry { source, .. } => {
+            let hint = source.hint();
+            let this = Error::from_source(ErrorKind::Registry, &error);
+            hint.into_iter().fold(this, Error::hint)
+        }
+        export::Error::WorkDir { .. } | export::Error::Layer { .. } => Error::from_source(ErrorKind::Store, &error),
+        _ => Error::from_source(ErrorKind::Output, &error),
+    }
+}
+
+/// Full names of tags; a digest in one is an error.
+pub(super) fn full_names(tags: &[String]) -> Result<Vec<String>, Error> {
+    let full = |tag: &String| {
+        let reference: Reference = tag.parse().map_err(|error: crate::registry::ReferenceError| {
+            Error::from_source(ErrorKind::Request, &error).context(format!("the tag {tag:?}"))
+        })?;
+        match reference.digest() {
+            Some(_) => Err(Error::new(ErrorKind::Request, format!("the tag {tag:?} has a digest"))),
+            None => Ok(reference.to_string()),
+        }
+    };
+    tags.iter().map(full).collect()
+}
+
+/// Checks what all outputs ask for, before anything is done. Returns the names to push to.
+pub(super) fn check(request: &BuildRequest) -> Result<Vec<Reference>, Error> {
+    let mut targets = Vec::new();
+    for output in &request.outputs {
+        match output {
+            Output::Registry { names, .. } => {
+                let names = if names.is_empty() { &request.tags } else { names };
+                if names.is_empty() {
+                    let error = Error::new(ErrorKind::Request, "an image without a name cannot be pushed");
+                    return Err(error.hint("name it with -t NAME, or in the output: type=registry,name=NAME"));
+                }
+                let parsed = full_names(names)?.into_iter().map(|name| name.parse::<Reference>());
+                let parsed: Result<Vec<_>, _> = parsed.collect();
+                targets.extend(parsed.map_err(|error| Error::from_source(ErrorKind::Request, &error))?);
+            }
+            Output::Store { names, .. } | Output::DockerArchive { names, .. } => drop(full_names(names)?),
+            _ => {}
+        }
+    }
+    if request.outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+        return Err(Error::new(ErrorKind::Request, "only one output can go to standard output"));
+    }
+    Ok(targets)
+}
+
+impl Outputs<'_> {
+    /// Writes one output. Returns the image of the outputs that have one.
+    pub(super) fn write(&self, output: &Output) -> Result<Option<Assembled>, Error> {
+        let assembled = match output.form() {
+            Some(form) => Some(self.assembled(form)?),
+            None => None,
+        };
+        let shown = match (output, &assembled) {
+            (Output::OciArchive { dest, .. }, Some(image)) => {
+                export::export_archive(self.store, self.image(image, self.names), dest).map_err(failed)?;
+                format!("type=oci,dest={dest}")
+            }
+            (Output::OciLayout { dest, .. }, Some(image)) => {
+                export::export_layout(self.store, self.image(image, self.names), dest).map_err(failed)?;
+                format!("type=oci,tar=false,dest={}", dest.display())
+            }
+            (Output::DockerArchive { dest, names, .. }, Some(image)) => {
+                let names = self.names_or(names)?;
+                export::export_docker_archive(self.store, self.image(image, &names), dest).map_err(failed)?;
+                format!("type=docker,dest={dest}")
+            }
+            (Output::Store { names, .. }, Some(image)) => {
+                let names = self.names_or(names)?;
+                for name in &names {
+                    let tagged = self.store.tag_image(name, &image.descriptor);
+                    tagged.map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+                }
+                format!("type=image,name={}", names.join(","))
+            }
+            (Output::Registry { names, by_digest, .. }, Some(image)) => {
+                let names = self.names_or(names)?;
+                self.push(&names, *by_digest, image)?;
+                format!("type=registry,name={}", names.join(","))
+            }
+            (Output::RootfsTar { dest }, _) => {
+                self.rootfs()?.write_tar(dest).map_err(failed)?;
+                format!("type=tar,dest={dest}")
+            }
+            (Output::RootfsDirectory { dest }, _) => {
+                self.write_directory(dest)?;
+                format!("type=local,dest={}", dest.display())
+            }
+            _ => return Ok(None),
+        };
+        let digest = assembled.as_ref().map_or(self.main.descriptor.digest, |image| image.descriptor.digest);
+        (self.events)(Event::Exported { output: shown, digest });
+        Ok(assembled)
+    }
+
+    fn names_or(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        if names.is_empty() { Ok(self.names.to_vec()) } else { full_names(names) }
+    }
+
+    fn image<'i>(&self, image: &'i Assembled, names: &'i [String]) -> export::Image<'i> {
+        export::Image { descriptor: &image.descriptor, names }
+    }
+
+    fn assembled(&self, form: &ImageForm) -> Result<Assembled, Error> {
+        let layers = LayerOptions {
+            compression: form.compression.unwrap_or(self.options.compression),
+            threads: self.options.threads,
+            clamp_mtime: self.options.clamp,
+        };
+        self.solved.in_form(self.store, form, &layers)
+    }
+
+    fn push(&self, names: &[String], by_digest: bool, image: &Assembled) -> Result<(), Error> {
+        let target = |name: &String| {
+            let reference = name.parse::<Reference>();
+            let reference = reference.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+            Ok(if by_digest { reference.with_digest(image.descriptor.digest) } else { reference })
+        };
+        let targets: Vec<Reference> = names.iter().map(target).collect::<Result<_, Error>>()?;
+        let push = Push { store: self.store, client: self.client, image: &image.descriptor, origins: self.origins };
+        push.run(&targets).map_err(failed)
+    }
+
+    fn rootfs(&self) -> Result<Rootfs<'_>, Error> {
+        Rootfs::open(self.store, &self.solved.layers).map_err(failed)
+    }
+
+    fn write_directory(&self, dest: &Path) -> Result<(), Error> {
+        let left_out = self.rootfs()?.write_directory(dest).map_err(failed)?;
+        if let Some(first) = left_out.first() {
+            let first = String::from_utf8_lossy(first);
+            let message = format!("{} devices such as /{first} are not in {}", left_out.len(), dest.display());
+            (self.events)(Event::Warning { code: "device-left-out".to_owned(), message });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Export to a registry: blobs first, then manifests, then tags, so that a tag never names something broken.
+//!
+//! A blob is asked for before it is sent, taken over from another repository of the same registry where it is known to
+//! be in one, and sent once however many names and repositories an image has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::Error;
+use crate::digest::Digest;
+use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
+use crate::registry::{self, Client, Reference, Upload};
+use crate::store::Store;
+
+/// Blobs sent at once.
+const PARALLEL_UPLOADS: usize = 4;
+
+/// A push.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Push<'a> {
+    /// Has the image.
+    pub(crate) store: &'a Store,
+    /// Knows the way.
+    pub(crate) client: &'a Client,
+    /// The manifest or index.
+    pub(crate) image: &'a Descriptor,
+    /// Where blobs are known to be already.
+    pub(crate) origins: &'a HashMap<Digest, Vec<Reference>>,
+}
+
+/// The documents of an image, each after those that it names, and its blobs.
+struct Parts {
+    documents: Vec<(Descriptor, Vec<u8>)>,
+    blobs: Vec<Descriptor>,
+}
+
+impl Push<'_> {
+    /// Brings the image to each of the `targets`: under its tag, or under the digest alone where a target has no tag.
+    pub(crate) fn run(&self, targets: &[Reference]) -> Result<(), Error> {
+        let parts = self.parts()?;
+        let mut by_repository: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
+        for target in targets {
+            by_repository.entry(target.name()).or_default().push(target);
+        }
+        let mut done: Vec<&Reference> = Vec::new();
+        for targets in by_repository.values() {
+            let [first, ..] = targets[..] else { continue };
+            self.push_blobs(&parts.blobs, first, &done)?;
+            let (root, inner) = parts.documents.split_last().ok_or_else(|| self.missing(self.image))?;
+            for (descriptor, bytes) in inner {
+                self.put(&first.with_digest(descriptor.digest), descriptor, bytes)?;
+            }
+            for target in targets {
+                self.put(target, &root.0, &root.1)?;
+            }
+            done.push(first);
+        }
+        Ok(())
+    }
+
+    fn put(&self, target: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
+        let put = self.client.push_manifest(target, &descriptor.media_type, bytes);
+        put.map(drop).map_err(|source| registry_error(target, source))
+    }
+
+    fn missing(&self, descriptor: &Descriptor) -> Error {
+        let digest = descriptor.digest;
+        Error::Store { digest, source: crate::store::Error::BlobMissing { digest } }
+    }
+
+    fn parts(&self) -> Result<Parts, Error> {
+        let mut parts = Parts { documents: Vec::new(), blobs: Vec::new() };
+        self.collect(self.image, &mut parts)?;
+        Ok(parts)
+    }
+
+    fn collect(&self, descriptor: &Descriptor, parts: &mut Parts) -> Result<(), Error> {
+        let digest = descriptor.digest;
+        if parts.documents.iter().any(|(known, _)| known.digest == digest) {
+            return Ok(());
+        }
+        let bytes = self.store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
+        let document_error = |source| Error::Document { what: format!("blob {digest}"), source };
+        if is_index(&descriptor.media_type) {
+            for entry in Index::parse(&bytes).map_err(document_error)?.manifests {
+                self.collect(&entry, parts)?;
+            }
+        } else {
+            let manifest = Manifest::parse(&bytes).map_err(document_error)?;
+            for blob in manifest.layers.into_iter().chain([manifest.config]) {
+                // A layer with URLs of its own is fetched from there by whoever pulls.
+                let foreign = !blob.urls.is_empty() && !self.has(&blob)?;
+                if !foreign && !parts.blobs.iter().any(|known| known.digest == blob.digest) {
+                    parts.blobs.push(blob);
+                }
+            }
+        }
+        parts.documents.push((descriptor.clone(), bytes));
+        Ok(())
+    }
+
+    fn has(&self, blob: &Descriptor) -> Result<bool, Error> {
+        let digest = blob.digest;
+        self.store.has_blob(&digest).map_err(|source| Error::Store { digest, source })
+    }
+
+    fn push_blobs(&self, blobs: &[Descriptor], target: &Reference, done: &[&Reference]) -> Result<(), Error> {
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.push_blob(blob, target, done) {
+                    failed().get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..PARALLEL_UPLOADS.min(blobs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn push_blob(&self, blob: &Descriptor, target: &Reference, done: &[&Reference]) -> Result<(), Error> {
+        let Descriptor { digest, size, .. } = *blob;
+        let store = self.store;
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let mut file = store.open_blob(&digest).map_err(io::Error::other)?;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(Box::new(file))
+        };
+        let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
+        let origins = self.origins.get(&digest).map(Vec::as_slice).unwrap_or_default();
+        let origin = done.iter().copied().chain(origins).find(elsewhere);
+        let upload = Upload { digest, size, open: &open, mount_from: origin.map(Reference::repository) };
+        self.client.push_blob(target, upload).map(drop).map_err(|source| registry_error(target, source))
+    }
+}
+
+fn registry_error(target: &Reference, source: registry::Error) -> Error {
+    Error::Registry { name: target.to_string(), source: Box::new(source) }
+}
