@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use builder_core::{Compression, CompressionKind, ContextSource, Output};
+use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, Output, StepNetwork};
 
-use crate::args::CompressionName;
+use crate::args::{CompressionName, EntitlementName, NetworkName};
 use crate::failure::Failure;
 
 /// `NAME=VALUE`, or `NAME` whose value is looked up; a name that is not set anywhere is left out.
@@ -98,6 +98,24 @@ impl From<CompressionName> for CompressionKind {
     }
 }
 
+impl From<EntitlementName> for Entitlement {
+    fn from(name: EntitlementName) -> Self {
+        match name {
+            EntitlementName::NetworkHost => Self::NetworkHost,
+            EntitlementName::SecurityInsecure => Self::SecurityInsecure,
+        }
+    }
+}
+
+impl From<NetworkName> for StepNetwork {
+    fn from(name: NetworkName) -> Self {
+        match name {
+            NetworkName::Default | NetworkName::Host => Self::Host,
+            NetworkName::None => Self::None,
+        }
+    }
+}
+
 /// `type=oci,dest=…` and its options: one CSV record, as in `docker build --output`.
 pub(crate) fn output(text: &str) -> Result<Output, Failure> {
     let fail = |what: String| Failure::usage(format!("--output {text:?}: {what}"));
@@ -150,7 +168,7 @@ fn codec_name(text: &str) -> Option<CompressionKind> {
 }
 
 /// Fields of one CSV record (RFC 4180): a field may be quoted, a quote inside is doubled.
-fn csv_fields(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn csv_fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut chars = text.chars().peekable();
     let mut quoted = false;

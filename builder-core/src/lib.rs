@@ -37,7 +37,8 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, ImageSummary, Output,
+    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, DockerfileSource, Entitlement, ImageSummary,
+    Output, Secret, StepNetwork,
 };
 
 pub mod host {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Failure;
-use crate::{options, progress, terminate};
+use crate::{confidential, options, progress, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
@@ -48,6 +48,14 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
         (None, None) => None,
         (kind, level) => Some(options::compression(kind.map_or(CompressionKind::Gzip, Into::into), level)?),
     };
+    for text in &args.secrets {
+        request.secrets.extend(confidential::secret(text)?);
+    }
+    for text in &args.ssh {
+        request.ssh_agents.push(confidential::ssh(text)?);
+    }
+    request.allow = args.allow.iter().copied().map(Into::into).collect();
+    request.network = args.network.into();
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
     request.platform.clone_from(&args.platform);

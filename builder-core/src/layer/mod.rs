@@ -19,5 +19,5 @@ pub(crate) use convert::{import, recompress};
 pub(crate) use diff::{Change, DiffError, diff};
 pub(crate) use error::{Error, Result};
 pub(crate) use read::{ensure_tree, extract_contents};
-pub(crate) use unpack::{Lowerdirs, NODE_XATTR, Note, OWNER_XATTR, unpack, unpack_all};
+pub(crate) use unpack::{Lowerdirs, NODE_XATTR, Note, OWNER_XATTR, place, unpack, unpack_all};
 pub(crate) use write::{LayerOptions, LayerWriter, WrittenLayer};

@@ -73,6 +73,8 @@ pub(crate) enum Mount {
         size: Option<u64>,
         /// Permissions of its root directory.
         mode: u32,
+        /// Whether writing fails.
+        read_only: bool,
     },
     /// A file in memory with given content, writable where its mode says so, gone after the step.
     File {

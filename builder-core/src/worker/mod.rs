@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod images;
 mod key;
+mod mounts;
 mod root;
 mod stub;
 mod transfer;
@@ -21,6 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use images::{ImageError, Images};
+pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
 
@@ -35,6 +37,7 @@ use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, KeyParts, Worker};
 use crate::store::{Record, StepLock, Store};
 use crate::tree::{MergedTree, Timestamp};
+use mounts::{Selection, SharedCopy};
 use transfer::Transfer;
 use users::UserFiles;
 
@@ -53,6 +56,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) no_exec: Option<Error>,
     /// The host's `resolv.conf`.
     pub(crate) resolv_conf: Vec<u8>,
+    /// Secrets, agents and entitlements.
+    pub(crate) grants: Grants,
 }
 
 /// Does the steps of one build.
@@ -66,6 +71,10 @@ pub(crate) struct BuildWorker<'a> {
     events: &'a (dyn Fn(Event) + Sync),
     /// Worked out for the key, used when the step must be done.
     transfers: Mutex<HashMap<StepId, Arc<Transfer>>>,
+    /// Files that mounts show, likewise.
+    selections: Mutex<HashMap<StepId, Arc<Vec<Option<Selection>>>>>,
+    /// Copies of context files for mounts, by path and content.
+    copies: Mutex<HashMap<(Vec<u8>, CacheKey), SharedCopy>>,
     users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
 }
 
@@ -136,10 +145,10 @@ pub(crate) fn dependencies(step: &Step) -> Vec<StepId> {
 }
 
 /// What of the graph cannot be done by this version, with the step that asks for it.
-pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
+pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<Refusal> {
     let mut found = Vec::new();
     for step in &graph.steps {
-        let mut refuse = |what: String| found.push((step.id(), what));
+        let mut refuse = |what: String| found.push(Refusal { step: step.id(), what, hint: None });
         match &step.op {
             Op::Copy(op) => {
                 for source in &op.sources {
@@ -153,21 +162,8 @@ pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
                 }
             }
             Op::Run(op) => {
-                for mount in &op.mounts {
-                    let kind = match &mount.kind {
-                        MountKind::Bind { .. } => "bind",
-                        MountKind::Cache(_) => "cache",
-                        MountKind::Tmpfs { .. } => "tmpfs",
-                        MountKind::Secret { .. } => "secret",
-                        MountKind::Ssh { .. } => "ssh",
-                    };
-                    refuse(format!("RUN --mount=type={kind} is not supported"));
-                }
                 if !op.devices.is_empty() {
                     refuse("RUN --device is not supported".to_owned());
-                }
-                if op.security == crate::plan::SecurityMode::Insecure {
-                    refuse("RUN --security=insecure is not supported".to_owned());
                 }
             }
             Op::Image(_) | Op::Context(_) | Op::Workdir(_) => {}
@@ -195,6 +191,8 @@ impl<'a> BuildWorker<'a> {
             kill_switch: KillSwitch::default(),
             events,
             transfers: Mutex::default(),
+            selections: Mutex::default(),
+            copies: Mutex::default(),
             users: Mutex::default(),
         }
     }
@@ -228,6 +226,10 @@ impl<'a> BuildWorker<'a> {
 
     fn transfers(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Transfer>>> {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn selections(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Vec<Option<Selection>>>>> {
+        self.selections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn step(&self, id: StepId) -> (&Step, Vec<StepId>) {
@@ -289,7 +291,11 @@ impl Worker for BuildWorker<'_> {
             Op::Image(_) | Op::Context(_) => return Ok(None),
             Op::Run(op) => {
                 let parent = inputs.root(op.parent)?;
-                return Ok(Some(key::run(op, &parent, self.options.clamp)));
+                let selections = self.select_mounts(op, &inputs)?;
+                let network = self.options.grants.network(op.network);
+                let key = key::run(op, &parent, &selections, network, self.options.clamp);
+                self.selections().insert(id, Arc::new(selections));
+                return Ok(Some(key));
             }
             Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
             Op::Workdir(op) => ("workdir/1", self.plan_workdir(op, &inputs)?),
@@ -306,6 +312,7 @@ impl Worker for BuildWorker<'_> {
         let Some(record) = record else { return Ok(None) };
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
         self.transfers().remove(&id);
+        self.selections().remove(&id);
         Ok(Some(StepOutput::Root(parent.with(layers))))
     }
 
@@ -342,7 +349,11 @@ impl Worker for BuildWorker<'_> {
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
                 StepOutput::Context(context.ok_or_else(missing)?)
             }
-            Op::Run(op) => self.run(step, op, &parent)?,
+            Op::Run(op) => {
+                let selections = self.selections().remove(&id);
+                let lost = || Error::new(ErrorKind::Internal, "a command was not worked out");
+                self.run(step, op, &parent, &selections.ok_or_else(lost)?)?
+            }
             Op::Copy(_) | Op::Workdir(_) => {
                 let transfer = self.transfers().remove(&id);
                 let lost = || Error::new(ErrorKind::Internal, "a copy was not worked out");

@@ -134,7 +134,7 @@ impl BuildWorker<'_> {
         Ok(true)
     }
 
-    fn source(
+    pub(super) fn source(
         &self,
         from: FileInput,
         pattern: &str,
@@ -154,7 +154,7 @@ impl BuildWorker<'_> {
     }
 
     /// Says why a source is not there: an ignore rule that hid it, or a name that is nearly the same.
-    fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
+    pub(super) fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
         let FileInput::Context(step) = from else {
             return Error::from_source(ErrorKind::Dockerfile, &error);
         };

@@ -202,7 +202,7 @@ impl Writer {
     }
 
     fn user_mounts(&mut self, spec: &Spec) -> Result<(), Error> {
-        let mut covered: Vec<&[u8]> = Vec::new();
+        let mut covered: Vec<&[u8]> = vec![b"dev"];
         for (index, mount) in spec.mounts.iter().enumerate() {
             let (target, kind) = match mount {
                 Mount::Bind { source, target, read_only, recursive } => {
@@ -211,8 +211,9 @@ impl Writer {
                     let handle = self.add(clone);
                     (target, Some((handle, kind)))
                 }
-                Mount::Tmpfs { target, size, mode } => {
-                    let attributes = NOSUID.union(Attributes::MOUNT_ATTR_NODEV);
+                Mount::Tmpfs { target, size, mode, read_only } => {
+                    let read_only = if *read_only { Attributes::MOUNT_ATTR_RDONLY } else { Attributes::empty() };
+                    let attributes = NOSUID.union(read_only);
                     let handle = self.add(tmpfs(*size, *mode, attributes).map_err(failed("mount a tmpfs"))?);
                     (target, Some((handle, FileType::Directory)))
                 }
