@@ -1,7 +1,7 @@
 //! What a build may use and must not keep: `--secret` and `--ssh`.
 
 use std::io::Read as _;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 

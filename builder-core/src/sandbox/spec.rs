@@ -91,6 +91,15 @@ pub(crate) enum Mount {
     },
 }
 
+impl Mount {
+    /// Where.
+    pub(super) fn target(&self) -> &[u8] {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::File { target, .. } => target,
+        }
+    }
+}
+
 /// Bytes that may be secret: shown by length only.
 #[derive(Clone)]
 pub(crate) struct Content(pub(crate) Vec<u8>);
