@@ -7,6 +7,7 @@ mod cache;
 mod command_line;
 mod determinism;
 mod image;
+mod mounts;
 mod support;
 
 #[test]
