@@ -111,6 +111,22 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
 
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE] [default: the variable ID, else the file ID]
+    #[arg(long = "secret", value_name = "SPEC")]
+    pub(crate) secrets: Vec<String>,
+
+    /// ssh agent for RUN --mount=type=ssh: ID[=SOCKET] [default: the socket in $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
+
+    /// What the Dockerfile may do beyond the usual
+    #[arg(long = "allow", value_enum, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<EntitlementName>,
+
+    /// Network of RUN instructions that name none
+    #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
+    pub(crate) network: NetworkName,
+
     /// Run every step although its result is there
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -171,6 +187,26 @@ pub(crate) enum CompressionName {
     /// A plain tar
     #[value(alias = "none")]
     Uncompressed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EntitlementName {
+    /// RUN --network=host although --network is none
+    #[value(name = "network.host")]
+    NetworkHost,
+    /// RUN --security=insecure
+    #[value(name = "security.insecure")]
+    SecurityInsecure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkName {
+    /// The same as host
+    Default,
+    /// That of this machine
+    Host,
+    /// Loopback alone
+    None,
 }
 
 #[derive(Debug, Parser)]

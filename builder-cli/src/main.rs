@@ -2,6 +2,7 @@
 //! `builder-core`.
 
 mod args;
+mod confidential;
 mod command;
 mod failure;
 mod options;

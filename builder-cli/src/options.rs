@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use builder_core::{Compression, CompressionKind, ContextSource};
+use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, StepNetwork};
 
-use crate::args::CompressionName;
+use crate::args::{CompressionName, EntitlementName, NetworkName};
 use crate::failure::Failure;
 
 /// `NAME=VALUE`, or `NAME` whose value is looked up; a name that is not set anywhere is left out.
@@ -94,6 +94,24 @@ impl From<CompressionName> for CompressionKind {
             CompressionName::Gzip => Self::Gzip,
             CompressionName::Zstd => Self::Zstd,
             CompressionName::Uncompressed => Self::Uncompressed,
+        }
+    }
+}
+
+impl From<EntitlementName> for Entitlement {
+    fn from(name: EntitlementName) -> Self {
+        match name {
+            EntitlementName::NetworkHost => Self::NetworkHost,
+            EntitlementName::SecurityInsecure => Self::SecurityInsecure,
+        }
+    }
+}
+
+impl From<NetworkName> for StepNetwork {
+    fn from(name: NetworkName) -> Self {
+        match name {
+            NetworkName::Default | NetworkName::Host => Self::Host,
+            NetworkName::None => Self::None,
         }
     }
 }

@@ -163,7 +163,7 @@ fn codec(text: &str) -> Option<CompressionKind> {
 }
 
 /// Fields of one CSV record (RFC 4180): a field may be quoted, a quote inside is doubled.
-fn csv_fields(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn csv_fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut chars = text.chars().peekable();
     let mut quoted = false;

@@ -37,8 +37,8 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileSource, ImageForm,
-    ImageSummary, MediaTypes, Output, PullPolicy,
+    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileSource, Entitlement,
+    ImageForm, ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
 };
 
 pub mod registries {

@@ -1,11 +1,13 @@
 //! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
+use crate::event::base64_bytes;
 
 /// A Dockerfile's text with the name it is shown by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +214,52 @@ pub enum PullPolicy {
     Never,
 }
 
+/// The value of a secret: never shown, never stored, in no cache key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(#[serde(with = "base64_bytes")] Vec<u8>);
+
+impl Secret {
+    /// Takes the value.
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value.
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(****)")
+    }
+}
+
+/// What a Dockerfile may ask for only with the caller's consent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Entitlement {
+    /// `network.host`: `RUN --network=host` although steps have no network by default.
+    #[serde(rename = "network.host")]
+    NetworkHost,
+    /// `security.insecure`: `RUN --security=insecure`.
+    #[serde(rename = "security.insecure")]
+    SecurityInsecure,
+}
+
+/// The network of a `RUN` that names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepNetwork {
+    /// That of this machine.
+    #[default]
+    Host,
+    /// Loopback alone.
+    None,
+}
+
 /// What to build. Optional settings are public fields with defaults from [`BuildRequest::new`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -244,6 +292,14 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Seconds since 1970: `created` of config and history, and the latest mtime of files in new layers.
     pub source_date_epoch: Option<i64>,
+    /// Secrets for `RUN --mount=type=secret` by id, the last of an id counts.
+    pub secrets: Vec<(String, Secret)>,
+    /// Sockets of ssh agents for `RUN --mount=type=ssh` by id, the last of an id counts.
+    pub ssh_agents: Vec<(String, PathBuf)>,
+    /// What the Dockerfile may do beyond the usual.
+    pub allow: Vec<Entitlement>,
+    /// The network of a `RUN` that names none.
+    pub network: StepNetwork,
 }
 
 impl BuildRequest {
@@ -264,6 +320,10 @@ impl BuildRequest {
             pull: PullPolicy::Missing,
             jobs: None,
             source_date_epoch: None,
+            secrets: Vec::new(),
+            ssh_agents: Vec::new(),
+            allow: Vec::new(),
+            network: StepNetwork::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Failure;
-use crate::{options, output, progress, terminate};
+use crate::{confidential, options, output, progress, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
@@ -55,6 +55,14 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
             Some(options::compression(kind, level).map_err(Failure::usage)?)
         }
     };
+    for text in &args.secrets {
+        request.secrets.extend(confidential::secret(text)?);
+    }
+    for text in &args.ssh {
+        request.ssh_agents.push(confidential::ssh(text)?);
+    }
+    request.allow = args.allow.iter().copied().map(Into::into).collect();
+    request.network = args.network.into();
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
     request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);

@@ -10,6 +10,7 @@ mod examples;
 mod image;
 mod outputs;
 mod registry;
+mod mounts;
 mod support;
 
 #[test]

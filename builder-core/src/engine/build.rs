@@ -18,7 +18,7 @@ use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, Med
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{self, BuildWorker, Context, Images, Root, StepOutput, WorkerOptions, dependencies};
+use crate::worker::{self, BuildWorker, Context, Grants, Images, Refusal, Root, StepOutput, WorkerOptions, dependencies};
 
 type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
@@ -47,7 +47,8 @@ pub(super) fn run(
     for warning in &graph.warnings {
         warn(warning, &source, events);
     }
-    refuse_unsupported(&graph, &source)?;
+    let grants = Grants::new(request);
+    refuse(&grants, &graph, &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
@@ -59,6 +60,7 @@ pub(super) fn run(
         now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
         no_exec,
         resolv_conf: facts.resolv_conf.clone(),
+        grants,
     };
     let contexts = contexts(request, &graph, store)?;
     let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
@@ -207,17 +209,21 @@ fn resolve_error(
 }
 
 /// Whatever of the Dockerfile cannot be done is said before anything is done.
-fn refuse_unsupported(graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
-    let diagnostics: Vec<Diagnostic> = worker::unsupported(graph)
-        .into_iter()
-        .map(|(step, what)| {
-            let diagnostic = Diagnostic::error("unsupported", what);
-            match graph.step(step).span {
-                Some(span) => diagnostic.at(span),
-                None => diagnostic,
-            }
-        })
-        .collect();
+fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
+    let diagnose = |code, refusal: Refusal| {
+        let diagnostic = Diagnostic::error(code, refusal.what);
+        let diagnostic = match graph.step(refusal.step).span {
+            Some(span) => diagnostic.at(span),
+            None => diagnostic,
+        };
+        match refusal.hint {
+            Some(hint) => diagnostic.with_hint(hint),
+            None => diagnostic,
+        }
+    };
+    let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
+    let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
+    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
 }
 

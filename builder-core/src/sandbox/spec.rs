@@ -74,6 +74,8 @@ pub(crate) enum Mount {
         size: Option<u64>,
         /// Permissions of its root directory.
         mode: u32,
+        /// Whether writing fails.
+        read_only: bool,
     },
     /// A file in memory with given content, writable where its mode says so, gone after the step.
     File {
@@ -88,6 +90,15 @@ pub(crate) enum Mount {
         /// Its group.
         gid: u32,
     },
+}
+
+impl Mount {
+    /// Where.
+    pub(super) fn target(&self) -> &[u8] {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::File { target, .. } => target,
+        }
+    }
 }
 
 /// Bytes that may be secret: shown by length only.

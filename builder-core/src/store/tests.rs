@@ -9,12 +9,12 @@ mod removal;
 mod sharing;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::oci::MEDIA_TYPE_MANIFEST;
-use super::{Descriptor, LayerDescriptor, Manifest, Record, Store};
+use super::{CacheDir, Descriptor, LayerDescriptor, Manifest, Record, Store};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::tree::{Entry, Kind, LayerTree, Metadata};
 
@@ -41,6 +41,13 @@ pub(super) fn put_layer(store: &Store, bytes: &[u8]) -> LayerDescriptor {
     store.put_tree(&diff_id, &some_tree()).unwrap();
     let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
     LayerDescriptor { digest, size: bytes.len() as u64, diff_id, media_type }
+}
+
+pub(super) fn cache_dir(store: &Store) -> PathBuf {
+    match store.cache_mount("m").unwrap() {
+        CacheDir::Ready(path) => path,
+        CacheDir::New(new) => new.commit().unwrap(),
+    }
 }
 
 pub(super) fn some_tree() -> LayerTree {

@@ -12,6 +12,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
 use super::error::{Error, Result};
 use super::lock::{self, After, FileLock};
 use super::recover::boot_id;
@@ -51,6 +54,45 @@ impl UnpackDir {
 }
 
 impl Drop for UnpackDir {
+    fn drop(&mut self) {
+        // Nothing is there after a commit.
+        remove_tree(&self.path);
+    }
+}
+
+/// Answer to a wish for a cache mount.
+#[derive(Debug)]
+pub(crate) enum CacheDir {
+    /// It is there.
+    Ready(PathBuf),
+    /// There is none yet.
+    New(NewCacheDir),
+}
+
+/// A cache mount being made, seen by nobody else. Dropped without a commit it is gone.
+#[derive(Debug)]
+pub(crate) struct NewCacheDir {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl NewCacheDir {
+    /// The directory to fill: empty.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the directory in place, unless someone else was faster: then that one counts. Returns where it is.
+    pub(crate) fn commit(self) -> Result<PathBuf> {
+        // A plain rename would replace an empty directory that a step may be using.
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => Ok(self.target.clone()),
+            Err(errno) => Err(Error::io("move cache mount into place", &self.target)(errno.into())),
+        }
+    }
+}
+
+impl Drop for NewCacheDir {
     fn drop(&mut self) {
         // Nothing is there after a commit.
         remove_tree(&self.path);
@@ -102,16 +144,23 @@ impl Store {
         Ok(self.path().join("unpacked").join(plain_key(key)?))
     }
 
-    /// The directory of a cache mount, made when missing. It stays as long as this store is open.
-    pub(crate) fn cache_mount(&self, key: &str) -> Result<PathBuf> {
-        let path = self.path().join("mounts").join(plain_key(key)?);
-        self.session().pin(Pin::Mount(key.to_owned()))?;
+    /// The directory of a cache mount, or one to fill first. It stays as long as this store is open.
+    pub(crate) fn cache_mount(&self, key: &str) -> Result<CacheDir> {
+        let path = self.mount_path(key)?;
         lock::open(&lock_path(&path))?;
         self.session().touch(&lock_path(&path));
-        match DirBuilder::new().mode(0o755).create(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("make cache mount", path)(e)),
-            _ => Ok(path),
+        if path.is_dir() {
+            return Ok(CacheDir::Ready(path));
         }
+        let fresh = self.session().fresh_path("mount");
+        DirBuilder::new().mode(0o755).create(&fresh).map_err(Error::io("make cache mount", &fresh))?;
+        Ok(CacheDir::New(NewCacheDir { path: fresh, target: path }))
+    }
+
+    fn mount_path(&self, key: &str) -> Result<PathBuf> {
+        let path = self.path().join("mounts").join(plain_key(key)?);
+        self.session().pin(Pin::Mount(key.to_owned()))?;
+        Ok(path)
     }
 
     /// Waits for a cache mount for oneself alone (`sharing=locked`); `busy` as in [`Store::lock_step`].
@@ -120,7 +169,7 @@ impl Store {
         key: &str,
         busy: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Option<FileLock>> {
-        let path = self.cache_mount(key)?;
+        let path = self.mount_path(key)?;
         FileLock::wait_while(&lock_path(&path), After::Keep, busy)
     }
 }

@@ -150,6 +150,22 @@ pub(crate) fn set_mtime_below(root: BorrowedFd<'_>, path: &[u8], secs: i64, nano
     Ok(rustix::fs::utimensat(&dir, name, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Returns a handle of what `path` leads to when `root` is `/`: symlinks and `..` never leave it, whatever others do to
+/// the directories meanwhile. The handle names the file; it cannot be read from.
+pub(crate) fn open_handle_in_root(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    /// How often the kernel may give up (`EAGAIN`) because something on the machine was renamed during a `..`.
+    const ATTEMPTS: usize = 10_000;
+    let path = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => std::thread::yield_now(),
+            result => return Ok(result?),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
 fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

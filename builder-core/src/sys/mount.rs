@@ -107,6 +107,11 @@ pub(crate) fn attach_at_host_path(mount: BorrowedFd<'_>, path: &CStr) -> Result<
     move_mount(mount, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+/// Takes away what is mounted at a path of this machine; whoever still uses it keeps it.
+pub(crate) fn detach(path: &Path) -> Result<(), Errno> {
+    rustix::mount::unmount(path, UnmountFlags::DETACH)
+}
+
 /// Adds `set` to the attributes of a mount. Attributes are never taken away, which user namespaces would refuse.
 pub(crate) fn restrict(mount: BorrowedFd<'_>, set: Attributes, reach: Reach) -> Result<(), Errno> {
     let attributes = libc::mount_attr { attr_set: u64::from(set.bits()), attr_clr: 0, propagation: 0, userns_fd: 0 };

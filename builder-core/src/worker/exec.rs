@@ -7,14 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::mounts::{Prepared, Selection};
 use super::root::Root;
 use super::users::Identity;
 use super::{BuildWorker, StepOutput, stub};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, OutputStream, StepId};
 use crate::layer::{self, Change, LayerWriter};
-use crate::plan::{NetworkMode, RunOp, Step};
-use crate::sandbox::{self, Content, Exit, Mount, Network, Rootfs, Security, Spec};
+use crate::plan::{RunOp, SecurityMode, Step};
+use crate::sandbox::{self, Content, Exit, Mount, Rootfs, Security, Spec};
 use crate::snapshot::{MountPoint, Snapshot};
 use crate::sys::file;
 use crate::tree::{Kind, LayerTree, MergedTree};
@@ -32,20 +33,35 @@ fn store_error(error: &dyn std::error::Error) -> Error {
 
 impl BuildWorker<'_> {
     /// Runs the command and returns the file system that it leaves.
-    pub(super) fn run(&self, step: &Step, op: &RunOp, parent: &Root) -> Result<StepOutput, Error> {
+    pub(super) fn run(
+        &self,
+        step: &Step,
+        op: &RunOp,
+        parent: &Root,
+        selections: &[Option<Selection>],
+    ) -> Result<StepOutput, Error> {
         if let Some(reason) = &self.options.no_exec {
             return Err(reason.clone());
         }
         let tree = self.tree(parent)?;
         let identity = self.identity(&op.user, parent)?;
         let work_dir = self.store.work_dir().map_err(|e| store_error(&e))?;
-        let snapshot = self.snapshot(work_dir.path(), op, parent, &tree)?;
-        let spec = self.spec(op, &identity, &snapshot);
+        let mut mounts = self.prepare_mounts(op, selections, work_dir.path())?;
+        let snapshot = self.snapshot(work_dir.path(), op, parent, &tree, &mounts.points)?;
+        let spec = self.spec(op, &identity, &snapshot, &mut mounts);
         self.supervise(step.id(), op, &spec)?;
+        drop(mounts);
         self.commit(&snapshot, parent, &tree)
     }
 
-    fn snapshot(&self, work_dir: &Path, op: &RunOp, parent: &Root, tree: &MergedTree) -> Result<Snapshot, Error> {
+    fn snapshot(
+        &self,
+        work_dir: &Path,
+        op: &RunOp,
+        parent: &Root,
+        tree: &MergedTree,
+        points: &[(Vec<u8>, MountPoint)],
+    ) -> Result<Snapshot, Error> {
         let mut lowerdirs = self.unpack(parent)?;
         lowerdirs.reverse();
         // Overlayfs refuses the same directory twice. What a layer says that stands again above hides it anyway.
@@ -57,26 +73,20 @@ impl BuildWorker<'_> {
             std::fs::create_dir(&empty).map_err(|e| store_error(&e).context("make an empty layer"))?;
             lowerdirs.push(empty);
         }
-        let more: Vec<_> = self.script_target(op).into_iter().map(|path| (path, MountPoint::File)).collect();
+        let script = script_target(op).into_iter().map(|path| (path, MountPoint::File));
+        let more: Vec<_> = script.chain(points.iter().cloned()).collect();
         let root = tree.get(b"").map(|node| node.meta.clone()).unwrap_or_default();
         Snapshot::create(work_dir, lowerdirs, &stub::attributes(&root), &stub::stubs(tree, &more))
             .map_err(|e| store_error(&e))
     }
 
     /// Unpacks all layers of `root`; the directories, lowest first.
-    fn unpack(&self, root: &Root) -> Result<Vec<PathBuf>, Error> {
+    pub(super) fn unpack(&self, root: &Root) -> Result<Vec<PathBuf>, Error> {
         let unpacked = layer::unpack_all(self.store, &root.layers(), self.options.threads);
         unpacked.map(|lowerdirs| lowerdirs.paths).map_err(|e| store_error(&e))
     }
 
-    fn script_target(&self, op: &RunOp) -> Option<Vec<u8>> {
-        let script = op.script.as_ref()?;
-        // `/dev` is a mount of its own; what is below it is made there by the sandbox.
-        let path = script.path.trim_start_matches('/').as_bytes().to_vec();
-        (!path.starts_with(b"dev/")).then_some(path)
-    }
-
-    fn spec(&self, op: &RunOp, identity: &Identity, snapshot: &Snapshot) -> Spec {
+    fn spec(&self, op: &RunOp, identity: &Identity, snapshot: &Snapshot, mounts: &mut Prepared) -> Spec {
         let mut env: Vec<(Vec<u8>, Vec<u8>)> =
             op.env.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect();
         let has = |env: &[(Vec<u8>, Vec<u8>)], name: &[u8]| env.iter().any(|(known, _)| known == name);
@@ -85,6 +95,10 @@ impl BuildWorker<'_> {
             env.retain(|(known, _)| known != name.as_bytes());
             env.push((name.clone().into_bytes(), value.clone().into_bytes()));
         }
+        for (name, value) in mounts.env.drain(..) {
+            env.retain(|(known, _)| *known != name);
+            env.push((name, value));
+        }
         if !has(&env, b"HOME") {
             env.push((b"HOME".to_vec(), identity.home.clone()));
         }
@@ -92,7 +106,7 @@ impl BuildWorker<'_> {
             env.push((b"HOSTNAME".to_vec(), op.hostname.clone().into_bytes()));
         }
         let script = op.script.iter().map(|script| Mount::File {
-            target: script.path.trim_start_matches('/').as_bytes().to_vec(),
+            target: script_target(op).unwrap_or_else(|| script.path.clone().into_bytes()),
             content: Content(script.content.clone().into_bytes()),
             mode: 0o755,
             uid: 0,
@@ -104,7 +118,7 @@ impl BuildWorker<'_> {
                 upperdir: snapshot.upperdir().to_owned(),
                 workdir: snapshot.workdir().to_owned(),
             },
-            mounts: script.collect(),
+            mounts: script.chain(mounts.mounts.drain(..)).collect(),
             argv: op.argv.iter().map(|argument| argument.clone().into_bytes()).collect(),
             env,
             cwd: op.cwd.trim_start_matches('/').as_bytes().to_vec(),
@@ -112,11 +126,11 @@ impl BuildWorker<'_> {
             gid: identity.gid,
             groups: identity.groups.clone(),
             hostname: op.hostname.clone(),
-            network: match op.network {
-                NetworkMode::None => Network::None,
-                NetworkMode::Default | NetworkMode::Host => Network::Host,
+            network: self.options.grants.network(op.network),
+            security: match op.security {
+                SecurityMode::Sandbox => Security::Sandbox,
+                SecurityMode::Insecure => Security::Insecure,
             },
-            security: Security::Sandbox,
             resolv_conf: self.options.resolv_conf.clone(),
             hosts: HOSTS.to_vec(),
         }
@@ -214,6 +228,11 @@ impl BuildWorker<'_> {
         }
         Ok(())
     }
+}
+
+/// Where the script of a heredoc stands.
+fn script_target(op: &RunOp) -> Option<Vec<u8>> {
+    op.script.as_ref().map(|script| script.path.trim_start_matches('/').as_bytes().to_vec())
 }
 
 fn sandbox_error(error: &sandbox::Error) -> Error {

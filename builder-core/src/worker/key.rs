@@ -6,8 +6,9 @@
 //! | instruction after expansion | argv, form, script | – (its result is in the entries) |
 //! | ENV, declared ARG | name and value, in order | – |
 //! | USER, WORKDIR, host name | yes | resolved to ids and paths in the entries |
-//! | network, security mode, platform | yes | – |
-//! | mounts | kind, target, options; content of what a bind selects | – |
+//! | network it gets, security mode, platform | yes | – |
+//! | mounts | kind, target, options; content of what a bind or a cache's seed selects | – |
+//! | content of caches; secrets and agents, and whether they are there | no | – |
 //! | files | – | path, kind, mode, owner, link target, xattrs, content of every entry |
 //! | mtime | – | no; with `SOURCE_DATE_EPOCH` the time as it will be written |
 //! | `SOURCE_DATE_EPOCH` | yes: it is in the layer | yes |
@@ -15,16 +16,24 @@
 //! | compression | no: a layer is found under its diff ID and compressed again if need be | no |
 
 use crate::digest::CacheKey;
-use crate::plan::{CommandForm, RunOp};
+use crate::plan::{CommandForm, MountKind, MountOp, RunOp};
+use crate::sandbox::Network;
 use crate::solver::{KeyHasher, KeyParts};
 use crate::store::LayerDescriptor;
 use crate::tree::{Kind, Timestamp};
 use crate::worker::copy::Planned;
+use crate::worker::mounts::Selection;
 use crate::worker::root::Root;
 
 /// The key of a command.
-pub(crate) fn run(op: &RunOp, parent: &Root, clamp: Option<i64>) -> KeyParts {
-    let mut key = KeyParts::new("run/1");
+pub(crate) fn run(
+    op: &RunOp,
+    parent: &Root,
+    selections: &[Option<Selection>],
+    network: Network,
+    clamp: Option<i64>,
+) -> KeyParts {
+    let mut key = KeyParts::new("run/2");
     key.add("file system", parent.chain_id().map_or_else(|| "scratch".to_owned(), |id| id.to_string()));
     let form = match op.form {
         CommandForm::Shell => "shell",
@@ -44,11 +53,33 @@ pub(crate) fn run(op: &RunOp, parent: &Root, clamp: Option<i64>) -> KeyParts {
     key.add("working directory", &op.cwd);
     key.add("user", &op.user);
     key.add("host name", &op.hostname);
-    key.add("network", format!("{:?}", op.network));
+    key.add("network", format!("{network:?}"));
     key.add("security", format!("{:?}", op.security));
     key.add("platform", op.platform.to_string());
+    for (mount, selection) in op.mounts.iter().zip(selections) {
+        add_mount(&mut key, mount, selection.as_ref());
+    }
     add_epoch(&mut key, clamp);
     key
+}
+
+/// How a source is written and who else uses a cache does not decide what a command sees; what is there does.
+fn add_mount(key: &mut KeyParts, mount: &MountOp, selection: Option<&Selection>) {
+    let options = match &mount.kind {
+        MountKind::Bind { access, .. } => format!("bind {access:?}"),
+        MountKind::Cache(cache) => {
+            let part = if selection.is_none() { cache.source.as_str() } else { "/" };
+            format!("cache {:?} {part:?} {:?} {:?}", cache.id, cache.access, cache.owner)
+        }
+        MountKind::Tmpfs { size_bytes, access } => format!("tmpfs {size_bytes:?} {access:?}"),
+        MountKind::Secret { id, env, need, owner } => format!("secret {id:?} {env:?} {need:?} {owner:?}"),
+        MountKind::Ssh { id, need, owner } => format!("ssh {id:?} {need:?} {owner:?}"),
+    };
+    let target = mount.target.as_deref().unwrap_or("variable");
+    key.add(format!("mount {target}"), options);
+    if let Some(selection) = selection {
+        key.add(format!("mounted at {target}"), selection.content.to_string());
+    }
 }
 
 /// The key of a layer whose entries are all known.

@@ -11,6 +11,7 @@ mod exec;
 mod files;
 mod images;
 mod key;
+mod mounts;
 mod root;
 mod stub;
 mod transfer;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use context::Context;
 pub(crate) use images::{ImageError, Images};
+pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
 
@@ -30,12 +32,13 @@ use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::layer::LayerOptions;
-use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
+use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, RunOp, Step};
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, KeyParts, Worker};
 use crate::store::{Record, StepLock, Store};
 use crate::tree::{MergedTree, Timestamp};
+use mounts::{Selection, SharedCopy};
 use transfer::Transfer;
 use users::UserFiles;
 
@@ -54,6 +57,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) no_exec: Option<Error>,
     /// The host's `resolv.conf`.
     pub(crate) resolv_conf: Vec<u8>,
+    /// Secrets, agents and entitlements.
+    pub(crate) grants: Grants,
 }
 
 /// Does the steps of one build.
@@ -67,6 +72,10 @@ pub(crate) struct BuildWorker<'a> {
     events: &'a (dyn Fn(Event) + Sync),
     /// Worked out for the key, used when the step must be done.
     transfers: Mutex<HashMap<StepId, Arc<Transfer>>>,
+    /// Files that mounts show, likewise.
+    selections: Mutex<HashMap<StepId, Arc<Vec<Option<Selection>>>>>,
+    /// Copies of context files for mounts, by path and content.
+    copies: Mutex<HashMap<(Vec<u8>, CacheKey), SharedCopy>>,
     users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
 }
 
@@ -137,10 +146,10 @@ pub(crate) fn dependencies(step: &Step) -> Vec<StepId> {
 }
 
 /// What of the graph cannot be done by this version, with the step that asks for it.
-pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
+pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<Refusal> {
     let mut found = Vec::new();
     for step in &graph.steps {
-        let mut refuse = |what: String| found.push((step.id(), what));
+        let mut refuse = |what: String| found.push(Refusal { step: step.id(), what, hint: None });
         match &step.op {
             Op::Copy(op) => {
                 for source in &op.sources {
@@ -154,21 +163,8 @@ pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
                 }
             }
             Op::Run(op) => {
-                for mount in &op.mounts {
-                    let kind = match &mount.kind {
-                        MountKind::Bind { .. } => "bind",
-                        MountKind::Cache(_) => "cache",
-                        MountKind::Tmpfs { .. } => "tmpfs",
-                        MountKind::Secret { .. } => "secret",
-                        MountKind::Ssh { .. } => "ssh",
-                    };
-                    refuse(format!("RUN --mount=type={kind} is not supported"));
-                }
                 if !op.devices.is_empty() {
                     refuse("RUN --device is not supported".to_owned());
-                }
-                if op.security == crate::plan::SecurityMode::Insecure {
-                    refuse("RUN --security=insecure is not supported".to_owned());
                 }
             }
             Op::Image(_) | Op::Context(_) | Op::Workdir(_) => {}
@@ -196,6 +192,8 @@ impl<'a> BuildWorker<'a> {
             kill_switch: KillSwitch::default(),
             events,
             transfers: Mutex::default(),
+            selections: Mutex::default(),
+            copies: Mutex::default(),
             users: Mutex::default(),
         }
     }
@@ -241,9 +239,37 @@ impl<'a> BuildWorker<'a> {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn selections(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Vec<Option<Selection>>>>> {
+        self.selections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn step(&self, id: StepId) -> (&Step, Vec<StepId>) {
         let step = self.graph.step(id);
         (step, dependencies(step))
+    }
+
+    /// How many steps before this one do the same to a cache.
+    fn repetitions(&self, op: &RunOp) -> usize {
+        if !op.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache(_))) {
+            return 0;
+        }
+        let same = |earlier: &RunOp| {
+            (&earlier.argv, &earlier.script, &earlier.mounts) == (&op.argv, &op.script, &op.mounts)
+        };
+        let mut count = 0;
+        let mut parent = op.parent;
+        while let Some(step) = parent.step() {
+            parent = match &self.graph.step(step).op {
+                Op::Run(earlier) => {
+                    count += usize::from(same(earlier));
+                    earlier.parent
+                }
+                Op::Copy(earlier) => earlier.parent,
+                Op::Workdir(earlier) => earlier.parent,
+                Op::Image(_) | Op::Context(_) => break,
+            };
+        }
+        count
     }
 
     /// `/etc/passwd` and `/etc/group` of `root`, symbolic links inside followed.
@@ -301,7 +327,15 @@ impl Worker for BuildWorker<'_> {
             Op::Image(_) | Op::Context(_) => return Ok(None),
             Op::Run(op) => {
                 let parent = inputs.root(op.parent)?;
-                return Ok(Some(key::run(op, &parent, self.options.clamp)));
+                let selections = self.select_mounts(op, &inputs)?;
+                let network = self.options.grants.network(op.network);
+                let mut key = key::run(op, &parent, &selections, network, self.options.clamp);
+                // The first may change nothing but the cache, then the second starts from the same file system.
+                if let count @ 1.. = self.repetitions(op) {
+                    key.add("done before", count.to_string());
+                }
+                self.selections().insert(id, Arc::new(selections));
+                return Ok(Some(key));
             }
             Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
             Op::Workdir(op) => ("workdir/1", self.plan_workdir(op, &inputs)?),
@@ -318,6 +352,7 @@ impl Worker for BuildWorker<'_> {
         let Some(record) = record else { return Ok(None) };
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
         self.transfers().remove(&id);
+        self.selections().remove(&id);
         Ok(Some(StepOutput::Root(parent.with(layers))))
     }
 
@@ -354,7 +389,11 @@ impl Worker for BuildWorker<'_> {
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
                 StepOutput::Context(context.ok_or_else(missing)?)
             }
-            Op::Run(op) => self.run(step, op, &parent)?,
+            Op::Run(op) => {
+                let selections = self.selections().remove(&id);
+                let lost = || Error::new(ErrorKind::Internal, "a command was not worked out");
+                self.run(step, op, &parent, &selections.ok_or_else(lost)?)?
+            }
             Op::Copy(_) | Op::Workdir(_) => {
                 let transfer = self.transfers().remove(&id);
                 let lost = || Error::new(ErrorKind::Internal, "a copy was not worked out");

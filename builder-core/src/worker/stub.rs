@@ -28,11 +28,18 @@ pub(crate) fn attributes(meta: &Metadata) -> Attributes {
 
 /// Finds what is missing for the standard mounts and for `more`.
 pub(crate) fn stubs(tree: &MergedTree, more: &[(Vec<u8>, MountPoint)]) -> Stubs {
-    let standard = STANDARD_TARGETS
-        .iter()
-        .map(|(path, is_dir)| (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File }));
+    let standard = STANDARD_TARGETS.iter().map(|(path, is_dir)| {
+        (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File })
+    });
+    // `/dev` is a mount of its own: what is below it is made there by the sandbox.
+    let more = more.iter().filter(|(path, _)| !path.starts_with(b"dev/")).cloned();
+    missing(tree, standard.chain(more))
+}
+
+/// Finds which of `points` are missing.
+pub(crate) fn missing(tree: &MergedTree, points: impl Iterator<Item = (Vec<u8>, MountPoint)>) -> Stubs {
     let mut missing = BTreeMap::new();
-    for (path, kind) in standard.chain(more.iter().cloned()) {
+    for (path, kind) in points {
         // Where links lead nowhere, the sandbox says so better than we could here.
         let Ok(resolved) = tree.resolve(&path, FollowLast::Yes) else { continue };
         if tree.get(&resolved).is_none() {

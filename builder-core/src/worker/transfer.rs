@@ -135,7 +135,7 @@ impl BuildWorker<'_> {
         Ok(true)
     }
 
-    fn source(&self, from: FileInput, pattern: &str, inputs: &Inputs<'_>) -> Result<(Bytes, SourceOwner), Error> {
+    pub(super) fn source(&self, from: FileInput, pattern: &str, inputs: &Inputs<'_>) -> Result<(Bytes, SourceOwner), Error> {
         match from {
             FileInput::Context(step) => {
                 let context = inputs.context(step)?;
@@ -147,7 +147,7 @@ impl BuildWorker<'_> {
     }
 
     /// The files of a source that has several.
-    fn tree_of(&self, bytes: &Bytes) -> Result<Arc<MergedTree>, Error> {
+    pub(super) fn tree_of(&self, bytes: &Bytes) -> Result<Arc<MergedTree>, Error> {
         match bytes {
             Bytes::Context { listing, .. } => Ok(Arc::new(listing.tree().clone())),
             Bytes::Root(root) => self.tree(root),
@@ -156,7 +156,7 @@ impl BuildWorker<'_> {
     }
 
     /// Says why a source is not there: an ignore rule that hid it, or a name that is nearly the same.
-    fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
+    pub(super) fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
         let FileInput::Context(step) = from else {
             return Error::from_source(ErrorKind::Dockerfile, &error);
         };

@@ -15,6 +15,7 @@
 mod apply;
 mod disk;
 mod metadata;
+mod place;
 mod sparse_file;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use std::sync::{Mutex, PoisonError};
 
 use apply::{Written, unpack_blob};
 pub(crate) use metadata::Note;
+pub(crate) use place::place;
 
 use super::changeset::implied_parents;
 use super::read::ensure_tree;

@@ -47,7 +47,7 @@ pub(super) fn prepare(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<P
     }
     writer.proc();
     writer.sys(spec)?;
-    writer.dev()?;
+    writer.dev(spec)?;
     if spec.security == Security::Sandbox {
         writer.restrict_proc();
     }
@@ -164,7 +164,7 @@ impl Writer {
         Ok(())
     }
 
-    fn dev(&mut self) -> Result<(), Error> {
+    fn dev(&mut self, spec: &Spec) -> Result<(), Error> {
         let dev = Handle::Made(Slot::Dev);
         let name = c"dev".to_owned();
         self.setup.push(Operation::Clone { dir: PRIVATE, name, add: Attributes::empty(), into: Slot::Dev });
@@ -181,9 +181,12 @@ impl Writer {
             }
         }
         let pts = self.add(devpts().map_err(failed("mount devpts"))?);
-        let shm = self.add(tmpfs(Some(64 << 20), 0o1777, DATA_ONLY).map_err(failed("mount /dev/shm"))?);
         self.setup.push(Operation::AttachIn { mount: pts, dir: dev, name: c"pts" });
-        self.setup.push(Operation::AttachIn { mount: shm, dir: dev, name: c"shm" });
+        // A mount of the step's takes its place; below that, it would still take part of what `mount` prints.
+        if !spec.mounts.iter().any(|mount| mount.target() == b"dev/shm") {
+            let shm = self.add(tmpfs(Some(64 << 20), 0o1777, DATA_ONLY).map_err(failed("mount /dev/shm"))?);
+            self.setup.push(Operation::AttachIn { mount: shm, dir: dev, name: c"shm" });
+        }
         let into = Slot::Scratch;
         self.setup.push(Operation::MountFresh { filesystem: c"mqueue", attributes: DATA_ONLY, into });
         self.setup.push(Operation::AttachIn { mount: Handle::Made(into), dir: dev, name: c"mqueue" });
@@ -212,8 +215,9 @@ impl Writer {
                     let handle = self.add(clone);
                     (target, Some((handle, kind)))
                 }
-                Mount::Tmpfs { target, size, mode } => {
-                    let attributes = NOSUID.union(Attributes::MOUNT_ATTR_NODEV);
+                Mount::Tmpfs { target, size, mode, read_only } => {
+                    let read_only = if *read_only { Attributes::MOUNT_ATTR_RDONLY } else { Attributes::empty() };
+                    let attributes = NOSUID.union(read_only);
                     let handle = self.add(tmpfs(*size, *mode, attributes).map_err(failed("mount a tmpfs"))?);
                     (target, Some((handle, FileType::Directory)))
                 }

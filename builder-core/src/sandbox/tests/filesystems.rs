@@ -3,7 +3,7 @@
 use super::*;
 
 fn tmpfs(target: &str, size: Option<u64>, mode: u32) -> Mount {
-    Mount::Tmpfs { target: target.into(), size, mode }
+    Mount::Tmpfs { target: target.into(), size, mode, read_only: false }
 }
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
@@ -171,7 +171,7 @@ in_namespaces! {
         assert!(!format!("{content:?}").contains("s3cret"), "secrets are never shown");
         let mut spec = image.sh(
             "echo cached > /cache/made; cat /src/file /secret; ls -ln /secret; ! touch /src/x 2>/dev/null; \
-             grep -c 'scratch tmpfs rw,nosuid,nodev,.*size=1024k,mode=711' /proc/mounts",
+             grep -c 'scratch tmpfs rw,nosuid,.*size=1024k,mode=711' /proc/mounts",
         );
         spec.mounts = vec![
             bind(host.path(), "cache", false),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::{key, names, new_store, other, put_image, put_layer, record_of};
+use super::{cache_dir, key, names, new_store, other, put_image, put_layer, record_of};
 use crate::digest::Digest;
 use crate::store::{PruneOptions, PruneScope, Store, Unpacking};
 
@@ -43,7 +43,7 @@ fn disk_usage_is_what_du_says() {
     store.put_record(&key(1), &record_of(vec![layer.clone()])).unwrap();
     store.tag_image("a:1", &put_image(&store, &[layer])).unwrap();
     unpack(&store, "u", 50_000);
-    let mount = store.cache_mount("m").unwrap();
+    let mount = cache_dir(&store);
     let sparse = fs::File::create(mount.join("sparse")).unwrap();
     sparse.write_all_at(b"end", 50 << 20).unwrap();
     fs::write(store.stat_cache_path("c").unwrap(), vec![0; 9000]).unwrap();
@@ -92,7 +92,7 @@ fn pruning_keeps_what_images_and_records_reach() {
 #[test]
 fn cache_mounts_go_only_when_all_is_said() {
     let (_dir, store) = new_store();
-    store.cache_mount("m").unwrap();
+    cache_dir(&store);
     fs::write(store.stat_cache_path("c").unwrap(), "").unwrap();
     let store = reopen(store);
     prune(&store, PruneScope::Cache);
@@ -109,14 +109,14 @@ fn what_another_session_uses_survives_everything() {
     store.tag_image("base:1", &image).unwrap();
     store.put_record(&key(1), &record_of(vec![put_layer(&store, b"step")])).unwrap();
     unpack(&store, "u", 10);
-    store.cache_mount("m").unwrap();
+    cache_dir(&store);
     let user = reopen(store);
     // The running build: resolved a base, had a cache hit, wrote a blob that nothing names yet.
     let base = user.resolve_image("base:1").unwrap().unwrap();
     let record = user.record(&key(1)).unwrap().unwrap();
     let fresh = user.put_blob(b"fresh").unwrap();
     user.unpacked("u").unwrap().unwrap();
-    user.cache_mount("m").unwrap();
+    cache_dir(&user);
 
     let pruner = other(&user);
     pruner.untag_image("base:1").unwrap();

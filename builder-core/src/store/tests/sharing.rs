@@ -7,8 +7,8 @@ use std::{fs, thread};
 
 use tempfile::TempDir;
 
-use super::{key, names, new_store, other, put_image, put_layer};
-use crate::store::{Store, Unpacking};
+use super::{cache_dir, key, names, new_store, other, put_image, put_layer};
+use crate::store::{CacheDir, Store, Unpacking};
 
 #[test]
 fn many_may_open_a_new_directory_at_once() {
@@ -158,11 +158,29 @@ fn an_upper_directory_is_adopted_unless_the_layer_is_there() {
 }
 
 #[test]
+fn a_cache_mount_is_whole_or_not_there() {
+    let (_dir, store) = new_store();
+    let new = |store: &Store| match store.cache_mount("m").unwrap() {
+        CacheDir::New(new) => new,
+        CacheDir::Ready(path) => panic!("{path:?} is there"),
+    };
+    let (first, second) = (new(&store), new(&store));
+    fs::write(first.path().join("half"), "").unwrap();
+    drop(first);
+    assert!(names(&store.path().join("mounts")).iter().all(|name| name == "m.lock"), "nothing was committed");
+    let third = new(&store);
+    fs::write(second.path().join("seed"), "").unwrap();
+    let path = second.commit().unwrap();
+    assert_eq!(third.commit().unwrap(), path, "the first that is done counts");
+    assert_eq!(names(&path), ["seed"]);
+}
+
+#[test]
 fn cache_mounts_are_made_once_and_can_be_locked() {
     let (_dir, store) = new_store();
-    let path = store.cache_mount("m").unwrap();
+    let path = cache_dir(&store);
     fs::write(path.join("kept"), "").unwrap();
-    assert_eq!(other(&store).cache_mount("m").unwrap(), path);
+    assert_eq!(cache_dir(&other(&store)), path);
     let lock = store.lock_cache_mount("m", &mut || ControlFlow::Break(())).unwrap();
     assert!(lock.is_some());
     assert!(other(&store).lock_cache_mount("m", &mut || ControlFlow::Break(())).unwrap().is_none());

@@ -1,0 +1,93 @@
+//! Which files a mount shows: found in the source's tree, symbolic links followed inside the source, before anything
+//! runs. What is selected is the mount's part of the cache key; the rest of the source plays no part.
+
+use std::sync::Arc;
+
+use super::super::copy::{Origin, Planned, SelectError, SourceOwner};
+use super::super::files::{Bytes, hash_context_files};
+use super::super::{BuildWorker, Inputs, key};
+use crate::digest::CacheKey;
+use crate::error::{Error, ErrorKind};
+use crate::plan::FileInput;
+use crate::tree::path::strip_dir;
+use crate::tree::{Entry, FollowLast, Kind, MergedTree};
+
+/// A file or directory of a stage, an image or a context.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub(super) bytes: Bytes,
+    pub(super) tree: Arc<MergedTree>,
+    /// Where in the tree, symbolic links followed; it exists.
+    pub(super) path: Vec<u8>,
+    /// Hash of all that is selected: paths below it, kinds, modes, owners, attributes and content, no times.
+    pub(crate) content: CacheKey,
+}
+
+impl Selection {
+    pub(super) fn is_dir(&self) -> bool {
+        self.tree.get(&self.path).is_some_and(|node| matches!(node.kind, Kind::Directory { .. }))
+    }
+
+    /// All that is selected: paths are relative to the selection, origins have the whole ones.
+    pub(super) fn planned(&self) -> Vec<Planned> {
+        let owner = match self.bytes {
+            Bytes::Root(_) => SourceOwner::Kept,
+            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } => SourceOwner::Root,
+        };
+        planned(&self.tree, &self.path, owner)
+    }
+}
+
+fn planned(tree: &MergedTree, path: &[u8], owner: SourceOwner) -> Vec<Planned> {
+    let own = tree.get(path).map(|node| (b"".as_slice(), path, node));
+    let below = tree.descendants(path).filter_map(|(full, node)| Some((strip_dir(full, path)?, full, node)));
+    let plan = |(relative, full, node): (&[u8], &[u8], &crate::tree::Node)| {
+        let mut meta = node.meta.clone();
+        if owner == SourceOwner::Root {
+            (meta.uid, meta.gid) = (0, 0);
+        }
+        let kind = match &node.kind {
+            Kind::Directory { .. } => Kind::Directory { opaque: false },
+            other => other.clone(),
+        };
+        let is_file = matches!(kind, Kind::File { .. });
+        let origin = is_file.then(|| Origin { source: 0, path: full.to_vec() });
+        Planned { entry: Entry { path: relative.to_vec(), meta, kind }, origin }
+    };
+    own.into_iter().chain(below).map(plan).collect()
+}
+
+/// A path as a pattern that matches nothing else.
+fn literal(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for c in path.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+impl BuildWorker<'_> {
+    /// Finds `source`, an absolute path, in `from` and hashes what is there.
+    pub(super) fn select_files(
+        &self,
+        from: FileInput,
+        source: &str,
+        inputs: &Inputs<'_>,
+    ) -> Result<Selection, Error> {
+        let (bytes, owner) = self.source(from, &literal(source), inputs)?;
+        let tree = self.tree_of(&bytes)?;
+        let path = tree.resolve(source.trim_start_matches('/').as_bytes(), FollowLast::Yes).map_err(|error| {
+            Error::from_source(ErrorKind::Dockerfile, &error).context(format!("the mount's source {source:?}"))
+        })?;
+        if tree.get(&path).is_none() {
+            return Err(self.missing_source(SelectError::NotFound(source.to_owned()), from, inputs));
+        }
+        let mut planned = planned(&tree, &path, owner);
+        hash_context_files(&mut planned, std::slice::from_ref(&bytes), self.options.threads)?;
+        let content = key::entries("mount/1", &planned, None).key();
+        Ok(Selection { bytes, tree, path, content })
+    }
+}
