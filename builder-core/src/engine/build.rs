@@ -1,28 +1,28 @@
 //! One build, from the text of the Dockerfile to the outputs.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use super::assemble::Solved;
 use super::task::HostFacts;
-use super::Cancel;
-use crate::context::LocalContext;
+use super::{Cancel, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::export;
+use crate::fetch::Fetcher;
 use crate::image::Platform;
 use crate::layer::LayerOptions;
-use crate::plan::{self, BuildGraph, ContextName, NamedContext, Op, PlanRequest, RootInput};
+use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, Output};
+use crate::sandbox::KillSwitch;
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{self, BuildWorker, Images, Root, StepOutput, WorkerOptions, dependencies};
+use crate::worker::{self, BuildWorker, Contexts, Images, Root, StepOutput, WorkerOptions, dependencies};
 
-type Events<'a> = &'a (dyn Fn(Event) + Sync);
+pub(super) type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// Builds.
 pub(super) fn run(
@@ -34,9 +34,14 @@ pub(super) fn run(
     events: Events<'_>,
 ) -> Result<BuildOutcome, Error> {
     let names = names(request)?;
-    let source = SourceFile::new(request.dockerfile.name.clone(), request.dockerfile.text.clone());
-    let dockerfile = parse(&source, events)?;
     let images = Images::new(store.clone(), Client::new(ClientConfig::default()), request.build_contexts.clone());
+    let kill_switch = KillSwitch::default();
+    cancel.connect(kill_switch.clone());
+    let threads = request.jobs.unwrap_or_else(usable_cpus);
+    let fetcher = Fetcher::new(store.clone(), ClientConfig::default(), kill_switch, threads);
+    let main = contexts::main(request, &fetcher, store, events)?;
+    let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
+    let dockerfile = parse(&source, events)?;
     let graph = plan(request, &dockerfile, &source, &images)?;
     for warning in &graph.warnings {
         warn(warning, &source, events);
@@ -45,7 +50,6 @@ pub(super) fn run(
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
-    let threads = request.jobs.unwrap_or_else(usable_cpus);
     let options = WorkerOptions {
         compression: effective_compression(request),
         threads,
@@ -54,9 +58,8 @@ pub(super) fn run(
         no_exec,
         resolv_conf: facts.resolv_conf.clone(),
     };
-    let contexts = contexts(request, &graph, store)?;
+    let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
-    cancel.connect(worker.kill_switch());
     let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
     // Steps wait for networks and for each other more than they compute.
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
@@ -131,7 +134,9 @@ fn plan(
     images: &Images,
 ) -> Result<BuildGraph, Error> {
     let kind = |context: &ContextSource| match context {
-        ContextSource::Directory(_) => NamedContext::Directory,
+        ContextSource::Directory(_) | ContextSource::Archive(_) | ContextSource::Http(_) | ContextSource::Git(_) => {
+            NamedContext::Directory
+        }
         ContextSource::Empty => NamedContext::Scratch,
         ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
         _ => NamedContext::Image,
@@ -200,40 +205,6 @@ fn effective_compression(request: &BuildRequest) -> Compression {
     };
     let asked = request.compression;
     asked.or_else(|| request.outputs.iter().find_map(of_output)).unwrap_or_default()
-}
-
-fn contexts(
-    request: &BuildRequest,
-    graph: &BuildGraph,
-    store: &Store,
-) -> Result<HashMap<ContextName, Arc<LocalContext>>, Error> {
-    let mut contexts = HashMap::new();
-    for step in &graph.steps {
-        let Op::Context(name) = &step.op else { continue };
-        let (source, rules) = match name {
-            ContextName::Main => (&request.context, request.dockerfile.ignore.as_ref()),
-            ContextName::Named(wanted) => {
-                let found = request.build_contexts.iter().rev().find(|(name, _)| name == wanted);
-                let missing = || Error::new(ErrorKind::Internal, format!("there is no context {wanted:?}"));
-                (found.map(|(_, source)| source).ok_or_else(missing)?, None)
-            }
-        };
-        let context = open_context(source, rules, store)?;
-        contexts.insert(name.clone(), Arc::new(context));
-    }
-    Ok(contexts)
-}
-
-fn open_context(
-    source: &ContextSource,
-    rules: Option<&(String, String)>,
-    store: &Store,
-) -> Result<LocalContext, Error> {
-    let context = match source {
-        ContextSource::Directory(path) => LocalContext::open(path, rules, store),
-        _ => LocalContext::empty(),
-    };
-    context.map_err(|error| Error::from_source(ErrorKind::Context, &error))
 }
 
 /// Completes the error of a step with the place in the Dockerfile.

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod build;
+mod contexts;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};

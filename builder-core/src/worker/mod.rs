@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod images;
 mod key;
+mod remote;
 mod root;
 mod stub;
 mod transfer;
@@ -21,6 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use images::{ImageError, Images};
+pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
 
@@ -28,6 +30,7 @@ use crate::context::LocalContext;
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
+use crate::fetch::Fetcher;
 use crate::layer::LayerOptions;
 use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
 use crate::request::Compression;
@@ -55,12 +58,22 @@ pub(crate) struct WorkerOptions {
     pub(crate) resolv_conf: Vec<u8>,
 }
 
+/// The contexts of a build, and what gets those that are elsewhere.
+#[derive(Debug)]
+pub(crate) struct Contexts<'a> {
+    /// Those that the plan uses.
+    pub(crate) by_name: HashMap<ContextName, ContextFiles>,
+    /// Also ends all commands when its kill switch is thrown.
+    pub(crate) fetcher: &'a Fetcher,
+}
+
 /// Does the steps of one build.
 pub(crate) struct BuildWorker<'a> {
     graph: &'a BuildGraph,
     store: &'a Store,
     images: &'a Images,
-    contexts: HashMap<ContextName, Arc<LocalContext>>,
+    contexts: HashMap<ContextName, ContextFiles>,
+    fetcher: &'a Fetcher,
     options: WorkerOptions,
     kill_switch: KillSwitch,
     events: &'a (dyn Fn(Event) + Sync),
@@ -141,17 +154,6 @@ pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
     for step in &graph.steps {
         let mut refuse = |what: String| found.push((step.id(), what));
         match &step.op {
-            Op::Copy(op) => {
-                for source in &op.sources {
-                    match source {
-                        CopySourceOp::Http { url, .. } => refuse(format!("ADD of a URL ({url}) is not supported")),
-                        CopySourceOp::Git(git) => {
-                            refuse(format!("ADD of a git repository ({}) is not supported", git.url));
-                        }
-                        CopySourceOp::Path { .. } | CopySourceOp::Inline { .. } => {}
-                    }
-                }
-            }
             Op::Run(op) => {
                 for mount in &op.mounts {
                     let kind = match &mount.kind {
@@ -170,7 +172,7 @@ pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<(StepId, String)> {
                     refuse("RUN --security=insecure is not supported".to_owned());
                 }
             }
-            Op::Image(_) | Op::Context(_) | Op::Workdir(_) => {}
+            Op::Image(_) | Op::Context(_) | Op::Copy(_) | Op::Workdir(_) => {}
         }
     }
     found
@@ -182,7 +184,7 @@ impl<'a> BuildWorker<'a> {
         graph: &'a BuildGraph,
         store: &'a Store,
         images: &'a Images,
-        contexts: HashMap<ContextName, Arc<LocalContext>>,
+        Contexts { by_name, fetcher }: Contexts<'a>,
         options: WorkerOptions,
         events: &'a (dyn Fn(Event) + Sync),
     ) -> Self {
@@ -190,18 +192,14 @@ impl<'a> BuildWorker<'a> {
             graph,
             store,
             images,
-            contexts,
+            contexts: by_name,
+            fetcher,
             options,
-            kill_switch: KillSwitch::default(),
+            kill_switch: fetcher.kill_switch(),
             events,
             transfers: Mutex::default(),
             users: Mutex::default(),
         }
-    }
-
-    /// Ends all commands when thrown, from any thread.
-    pub(crate) fn kill_switch(&self) -> KillSwitch {
-        self.kill_switch.clone()
     }
 
     fn layer_options(&self) -> LayerOptions {
@@ -338,9 +336,8 @@ impl Worker for BuildWorker<'_> {
                 StepOutput::Root(Root::scratch().with(self.images.fetch(&source.image, &progress)?))
             }
             Op::Context(name) => {
-                let context = self.contexts.get(name).cloned();
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
-                StepOutput::Context(context.ok_or_else(missing)?)
+                self.contexts.get(name).ok_or_else(missing)?.provide(self.fetcher)?
             }
             Op::Run(op) => self.run(step, op, &parent)?,
             Op::Copy(_) | Op::Workdir(_) => {
