@@ -6,7 +6,9 @@ mod build;
 mod cache;
 mod command_line;
 mod determinism;
+mod fetch;
 mod image;
+mod server;
 mod support;
 
 #[test]
