@@ -56,11 +56,13 @@ pub(crate) enum ProgressMode {
 
 #[derive(Debug, Parser)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files that COPY and ADD may use
+    /// Files that COPY and ADD may use: a directory, a tar archive, http(s)://…, a git URL (#REF:DIR), or `-` for a tar
+    /// or a Dockerfile on standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
 
-    /// The Dockerfile; `-` is standard input [default: CONTEXT/Dockerfile, then Containerfile]
+    /// The Dockerfile; `-` is standard input. In a context that is not a directory, a path in it [default:
+    /// CONTEXT/Dockerfile, then Containerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 
@@ -76,7 +78,8 @@ pub(crate) struct BuildArgs {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
 
-    /// Further context: a directory, oci-layout://DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG] or docker-image://REF
+    /// Further context: a directory, a tar, http(s)://…, a git URL, oci-layout://DIR[:TAG|@DIGEST],
+    /// oci-archive:FILE[:TAG] or docker-image://REF
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
     pub(crate) build_contexts: Vec<String>,
 

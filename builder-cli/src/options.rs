@@ -46,11 +46,45 @@ fn context_place(name: &str, place: &str) -> Result<ContextSource, Failure> {
         let (path, reference) = split_reference(rest.strip_prefix("//").unwrap_or(rest));
         return Ok(ContextSource::OciArchive { path, reference });
     }
-    if place.contains("://") || place.starts_with("git@") || place == "-" {
-        let known = "a directory, oci-layout://DIR, oci-archive:FILE and docker-image://REF are";
+    let path = PathBuf::from(place);
+    if path.is_dir() {
+        return Ok(ContextSource::Directory(path));
+    }
+    if let Some(source) = remote_context(place) {
+        return Ok(source);
+    }
+    if place.contains("://") || place == "-" {
+        let known = "a directory, a tar, http(s)://, git, oci-layout://DIR, oci-archive:FILE and docker-image://REF are";
         return Err(Failure::usage(format!("--build-context {name}={place}: this kind is not supported; {known}")));
     }
-    Ok(ContextSource::Directory(PathBuf::from(place)))
+    Ok(if path.is_file() { ContextSource::Archive(absolute(path)?) } else { ContextSource::Directory(path) })
+}
+
+/// A context that is not on this machine, as `docker build` tells it: `git@…`, `git://…`, `ssh://…`, `github.com/…` and
+/// http(s) with a path that ends in `.git` are repositories.
+pub(crate) fn remote_context(text: &str) -> Option<ContextSource> {
+    if text.starts_with("github.com/") {
+        return Some(ContextSource::Git(format!("https://{text}")));
+    }
+    let scp = text.split_once('@').is_some_and(|(user, rest)| {
+        !user.is_empty() && !user.contains(['/', ':']) && rest.split('/').next().is_some_and(|host| host.contains(':'))
+    });
+    if text.starts_with("git://") || text.starts_with("ssh://") || (scp && !text.contains("://")) {
+        return Some(ContextSource::Git(text.to_owned()));
+    }
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return None;
+    }
+    let path = text.split(['#', '?']).next().unwrap_or_default();
+    Some(match path.ends_with(".git") {
+        true => ContextSource::Git(text.to_owned()),
+        false => ContextSource::Http(text.to_owned()),
+    })
+}
+
+/// The build process reads it, and need not be where this one is.
+pub(crate) fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).map_err(|source| Failure::usage(format!("{}: {source}", path.display())))
 }
 
 /// `PATH[:TAG][@DIGEST]`; a path that exists as written is never split.

@@ -14,7 +14,7 @@ use crate::registry::{ClientConfig, Credential};
 use crate::request::{BuildOutcome, BuildRequest, ImageSummary, Output};
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
-use crate::store::Store;
+use crate::store::{Store, WorkDir};
 
 /// How long a cancelled build may clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -110,6 +110,26 @@ impl Report {
     }
 }
 
+/// A context that came as a stream, in a file of the state directory that goes when this is dropped.
+#[derive(Debug)]
+pub struct SpooledContext {
+    path: PathBuf,
+    is_archive: bool,
+    _dir: WorkDir,
+}
+
+impl SpooledContext {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a tar, compressed or not. What is not is the text of a Dockerfile.
+    pub fn is_archive(&self) -> bool {
+        self.is_archive
+    }
+}
+
 impl Builder {
     /// Names a state directory, which is made when first needed, and this program as the build process.
     ///
@@ -188,6 +208,20 @@ impl Builder {
     /// [`ErrorKind::Request`] for a bad name or platform or something that is no tar, [`ErrorKind::Store`] else.
     pub fn import(&self, rootfs: &mut (dyn Read + Send), name: &str, platform: Option<&str>) -> Result<ImageSummary> {
         shelf::import(&self.store()?, rootfs, name, platform)
+    }
+
+    /// Writes a context that comes as a stream into the state directory, for [`ContextSource::Archive`]: the build
+    /// process has no standard input.
+    ///
+    /// [`ContextSource::Archive`]: crate::ContextSource::Archive
+    ///
+    /// # Errors
+    /// [`ErrorKind::Context`] when the stream cannot be read, [`ErrorKind::Store`] else.
+    pub fn spool(&self, context: &mut dyn Read) -> Result<SpooledContext> {
+        let dir = self.store()?.work_dir().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+        let path = dir.path().join("context");
+        let is_archive = shelf::spool(context, &path)?;
+        Ok(SpooledContext { path, is_archive, _dir: dir })
     }
 
     /// The images of the store, sorted by name.

@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod event;
 mod export;
+mod fetch;
 mod layer;
 mod plan;
 mod registry;
@@ -32,12 +33,13 @@ mod sys;
 mod tree;
 mod worker;
 
-pub use builder::{Builder, Canceller, DiskUsage, Report, init};
+pub use builder::{Builder, Canceller, DiskUsage, Report, SpooledContext, init};
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileSource, Entitlement,
+    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
+    DockerfileSource, Entitlement,
     ImageForm, ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
 };
 

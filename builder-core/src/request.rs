@@ -46,6 +46,23 @@ pub enum ContextSource {
     },
     /// An image of the store or a registry: `docker-image://REF`.
     Image(String),
+    /// A tar on this machine, compressed or not. It is read in place and never unpacked on the disk.
+    Archive(PathBuf),
+    /// `http://` or `https://`: a tar, or a file, which as the main context is the Dockerfile.
+    Http(String),
+    /// A git repository: `https://…`, `ssh://…`, `git://…` or `user@host:path`, with `#ref:dir` or a query as in `ADD`.
+    Git(String),
+}
+
+/// Which file of a context is the Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DockerfileInContext {
+    /// `Dockerfile`, else `dockerfile`, else `Containerfile`; or the context itself where it is a single file.
+    Default,
+    /// The one at this path.
+    Path(String),
 }
 
 /// How layer blobs are compressed.
@@ -266,6 +283,9 @@ pub enum StepNetwork {
 pub struct BuildRequest {
     /// The Dockerfile.
     pub dockerfile: DockerfileSource,
+    /// Takes the Dockerfile from the main context, in place of `dockerfile`. For contexts that the caller cannot read:
+    /// [`ContextSource::Archive`], [`ContextSource::Http`] and [`ContextSource::Git`].
+    pub dockerfile_in_context: Option<DockerfileInContext>,
     /// The main context.
     pub context: ContextSource,
     /// Named contexts, the last of a name counts.
@@ -303,10 +323,17 @@ pub struct BuildRequest {
 }
 
 impl BuildRequest {
+    /// Asks for the last stage of the Dockerfile that `context` holds, which is no directory of this machine.
+    pub fn from_context(which: DockerfileInContext, context: ContextSource) -> Self {
+        let dockerfile = DockerfileSource { name: "Dockerfile".to_owned(), text: String::new(), ignore: None };
+        Self { dockerfile_in_context: Some(which), ..Self::new(dockerfile, context) }
+    }
+
     /// Asks for the last stage of `dockerfile`, with files from `context`, into the store alone.
     pub fn new(dockerfile: DockerfileSource, context: ContextSource) -> Self {
         Self {
             dockerfile,
+            dockerfile_in_context: None,
             context,
             build_contexts: Vec::new(),
             target: None,

@@ -1,7 +1,9 @@
 //! The images of the store as a user sees them: listed, shown, imported, forgotten. Needs no build process: only files
 //! that belong to the caller are touched.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -25,6 +27,22 @@ fn full_name(name: &str) -> Result<String> {
         .parse()
         .map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
     Ok(reference.to_string())
+}
+
+/// Writes a stream to `path`, which is in the state directory, and tells whether it is a tar.
+pub(crate) fn spool(stream: &mut dyn Read, path: &Path) -> Result<bool> {
+    let mut file = File::create_new(path).map_err(|error| store_error(&error))?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let part = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => &buffer[..n],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::from_source(ErrorKind::Context, &error).context("read the context")),
+        };
+        file.write_all(part).map_err(|error| store_error(&error).context("write the context"))?;
+    }
+    File::open(path).map(layer::is_archive).map_err(|error| store_error(&error))
 }
 
 /// Makes an image of one layer. It is as old as the youngest file in it: the same root filesystem gives the same digest.

@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use builder_core::{
-    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileSource, ImageForm, Output,
-    PullPolicy,
+    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource,
+    ImageForm, Output, PullPolicy, SpooledContext,
 };
 use serde_json::json;
 
@@ -16,7 +16,8 @@ use crate::{confidential, options, output, progress, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
-    let request = request(args)?;
+    let spooled = spool(builder, args)?;
+    let request = request(args, spooled.as_ref())?;
     terminate::cancel_on_signal(builder.canceller())?;
     let mut progress = progress::new(args.progress, args.quiet);
     let result = builder.build(&request, &mut |event| progress.event(event));
@@ -29,9 +30,48 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     print(&outcome.digest.to_string())
 }
 
-fn request(args: &BuildArgs) -> Result<BuildRequest, Failure> {
-    let context = context(&args.context)?;
-    let mut request = BuildRequest::new(dockerfile(args)?, ContextSource::Directory(context));
+/// Standard input, where the context is that.
+fn spool(builder: &Builder, args: &BuildArgs) -> Result<Option<SpooledContext>, Failure> {
+    if args.context != "-" {
+        return Ok(None);
+    }
+    if args.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        return Err(Failure::usage("the context and the Dockerfile cannot both be standard input".to_owned()));
+    }
+    Ok(Some(builder.spool(&mut std::io::stdin().lock())?))
+}
+
+/// What is asked for, but for the options.
+fn source(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
+    let context = match spooled {
+        Some(spooled) if spooled.is_archive() => ContextSource::Archive(spooled.path().to_owned()),
+        Some(spooled) => return dockerfile_alone(args, spooled),
+        None => context(&args.context)?,
+    };
+    let is_directory = matches!(context, ContextSource::Directory(_));
+    Ok(match &args.file {
+        None if !is_directory => BuildRequest::from_context(DockerfileInContext::Default, context),
+        Some(path) if !is_directory && path.as_os_str() != "-" => {
+            let path = path.to_str().ok_or_else(|| Failure::usage("the name of the Dockerfile is not UTF-8".to_owned()))?;
+            BuildRequest::from_context(DockerfileInContext::Path(path.to_owned()), context)
+        }
+        _ => BuildRequest::new(dockerfile(args)?, context),
+    })
+}
+
+/// `builder build - < Dockerfile`: no files.
+fn dockerfile_alone(args: &BuildArgs, spooled: &SpooledContext) -> Result<BuildRequest, Failure> {
+    if let Some(path) = &args.file {
+        let text = format!("standard input is no tar archive, so there is no {} in it", path.display());
+        return Err(Failure::usage(text));
+    }
+    let bytes = std::fs::read(spooled.path()).map_err(|source| unreadable(spooled.path(), &source))?;
+    let dockerfile = DockerfileSource { name: "Dockerfile".to_owned(), text: text(&bytes, "-")?, ignore: None };
+    Ok(BuildRequest::new(dockerfile, ContextSource::Empty))
+}
+
+fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
+    let mut request = source(args, spooled)?;
     for text in &args.build_args {
         request.build_args.extend(options::build_arg(text)?);
     }
@@ -108,15 +148,14 @@ fn source_date_epoch(request: &mut BuildRequest) -> Result<(), Failure> {
     Ok(())
 }
 
-fn context(text: &str) -> Result<PathBuf, Failure> {
-    if text == "-" || text.contains("://") || text.starts_with("git@") {
-        return Err(Failure::usage(format!("the context {text:?} is not a directory; other kinds are not supported")));
-    }
+/// What a local directory is not may be elsewhere.
+fn context(text: &str) -> Result<ContextSource, Failure> {
     let path = PathBuf::from(text);
     match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_dir() => Ok(path),
-        Ok(_) => Err(Failure::usage(format!("the context {text:?} is not a directory"))),
-        Err(source) => Err(Failure::usage(format!("the context {text:?} cannot be read: {source}"))),
+        Ok(meta) if meta.is_dir() => Ok(ContextSource::Directory(path)),
+        Ok(_) => Ok(ContextSource::Archive(options::absolute(path)?)),
+        Err(source) => options::remote_context(text)
+            .ok_or_else(|| Failure::usage(format!("the context {text:?} cannot be read: {source}"))),
     }
 }
 

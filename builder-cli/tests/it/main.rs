@@ -7,10 +7,12 @@ mod cache;
 mod command_line;
 mod determinism;
 mod examples;
+mod fetch;
 mod image;
+mod mounts;
 mod outputs;
 mod registry;
-mod mounts;
+mod server;
 mod support;
 
 #[test]

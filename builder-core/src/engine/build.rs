@@ -1,31 +1,36 @@
 //! One build, from the text of the Dockerfile to the outputs.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use super::Cancel;
 use super::assemble::Solved;
 use super::output::{self, Outputs};
 use super::task::HostFacts;
+use super::{Cancel, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
+use crate::fetch::Fetcher;
 use crate::image::Platform;
-use crate::plan::{self, BuildGraph, ContextName, NamedContext, Op, PlanRequest, RootInput};
-use crate::registry::{Client, Reference};
+use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
+use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
+use crate::sandbox::KillSwitch;
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{self, BuildWorker, Context, Grants, Images, Refusal, Root, StepOutput, WorkerOptions, dependencies};
+use crate::worker::{
+    self, BuildWorker, Contexts, Grants, Images, Refusal, Root, StepOutput, WorkerOptions, dependencies,
+};
 
-type Events<'a> = &'a (dyn Fn(Event) + Sync);
+pub(super) type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// What a build finds around it.
 pub(super) struct Surroundings<'a> {
     pub(super) store: &'a Store,
     pub(super) client: &'a Client,
+    /// For servers that are no registries: certificates, proxies, patience.
+    pub(super) registries: ClientConfig,
     /// Why commands cannot run.
     pub(super) no_exec: Option<Error>,
     pub(super) cancel: &'a Cancel,
@@ -34,15 +39,20 @@ pub(super) struct Surroundings<'a> {
 
 /// Builds.
 pub(super) fn run(
-    Surroundings { store, client, no_exec, cancel, events }: Surroundings<'_>,
+    Surroundings { store, client, registries, no_exec, cancel, events }: Surroundings<'_>,
     request: &BuildRequest,
     facts: &HostFacts,
 ) -> Result<BuildOutcome, Error> {
     let names = output::full_names(&request.tags)?;
     let targets = output::check(request)?;
-    let source = SourceFile::new(request.dockerfile.name.clone(), request.dockerfile.text.clone());
-    let dockerfile = parse(&source, events)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
+    let kill_switch = KillSwitch::default();
+    cancel.connect(kill_switch.clone());
+    let threads = request.jobs.unwrap_or_else(usable_cpus);
+    let fetcher = Fetcher::new(store.clone(), registries, kill_switch, threads);
+    let main = contexts::main(request, &fetcher, store, events)?;
+    let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
+    let dockerfile = parse(&source, events)?;
     let graph = plan(request, &dockerfile, &source, &images)?;
     for warning in &graph.warnings {
         warn(warning, &source, events);
@@ -52,7 +62,6 @@ pub(super) fn run(
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
-    let threads = request.jobs.unwrap_or_else(usable_cpus);
     let options = WorkerOptions {
         compression: effective_compression(request),
         threads,
@@ -62,9 +71,8 @@ pub(super) fn run(
         resolv_conf: facts.resolv_conf.clone(),
         grants,
     };
-    let contexts = contexts(request, &graph, store)?;
+    let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
-    cancel.connect(worker.kill_switch());
     let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
     // Steps wait for networks and for each other more than they compute.
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
@@ -161,7 +169,9 @@ fn plan(
     images: &Images,
 ) -> Result<BuildGraph, Error> {
     let kind = |context: &ContextSource| match context {
-        ContextSource::Directory(_) => NamedContext::Directory,
+        ContextSource::Directory(_) | ContextSource::Archive(_) | ContextSource::Http(_) | ContextSource::Git(_) => {
+            NamedContext::Directory
+        }
         ContextSource::Empty => NamedContext::Scratch,
         ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
         _ => NamedContext::Image,
@@ -232,35 +242,6 @@ fn effective_compression(request: &BuildRequest) -> Compression {
     let of_output = |output: &Output| output.form().and_then(|form| form.compression);
     let asked = request.compression;
     asked.or_else(|| request.outputs.iter().find_map(of_output)).unwrap_or_default()
-}
-
-fn contexts(
-    request: &BuildRequest,
-    graph: &BuildGraph,
-    store: &Store,
-) -> Result<HashMap<ContextName, Arc<Context>>, Error> {
-    let mut contexts = HashMap::new();
-    for step in &graph.steps {
-        let Op::Context(name) = &step.op else { continue };
-        let (source, rules) = match name {
-            ContextName::Main => (&request.context, request.dockerfile.ignore.as_ref()),
-            ContextName::Named(wanted) => {
-                let found = request.build_contexts.iter().rev().find(|(name, _)| name == wanted);
-                let missing = || Error::new(ErrorKind::Internal, format!("there is no context {wanted:?}"));
-                (found.map(|(_, source)| source).ok_or_else(missing)?, None)
-            }
-        };
-        let context = open_context(source, rules, store)?;
-        contexts.insert(name.clone(), Arc::new(context));
-    }
-    Ok(contexts)
-}
-
-fn open_context(source: &ContextSource, rules: Option<&(String, String)>, store: &Store) -> Result<Context, Error> {
-    match source {
-        ContextSource::Directory(path) => Context::open(path, rules, store),
-        _ => Ok(Context::empty()),
-    }
 }
 
 /// Completes the error of a step with the place in the Dockerfile.

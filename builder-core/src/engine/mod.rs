@@ -7,6 +7,7 @@ mod ask;
 mod assemble;
 mod build;
 mod output;
+mod contexts;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -65,8 +65,9 @@ impl Task {
         let store = Store::open(&self.state_dir).map_err(|e| store_error(&e))?;
         match self.kind {
             TaskKind::Build(request, facts, config) => {
+                let registries = (*config).clone();
                 let client = Client::with_credential_source(*config, credentials);
-                let around = Surroundings { store: &store, client: &client, no_exec, cancel, events };
+                let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
                 build::run(around, &request, &facts).map(Answer::Built)
             }
             TaskKind::Prune { all } => {

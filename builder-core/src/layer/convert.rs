@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 
 use super::compress::{Accepted, Compressed, Pipeline, decode};
+use super::tar::Reader;
 use super::write::media_type;
 use super::{Error, LayerOptions, Result, ensure_tree};
 use crate::store::{LayerDescriptor, Store};
@@ -37,4 +38,9 @@ fn copy(store: &Store, mut tar: impl Read, options: &LayerOptions) -> Result<Lay
     sink.commit_as(digest)?;
     let media_type = media_type(options.compression.kind).to_owned();
     Ok(LayerDescriptor { digest, size, diff_id, media_type })
+}
+
+/// Returns whether `file` is what [`import`] takes: a tar whose first header is valid, whatever follows, plain or compressed.
+pub(crate) fn is_archive(file: impl Read + Send) -> bool {
+    decode(file, Accepted::Archive).is_ok_and(|stream| matches!(Reader::new(stream).next(), Ok(Some(_))))
 }

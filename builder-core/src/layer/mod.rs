@@ -30,7 +30,7 @@ mod unpack;
 mod write;
 
 pub(crate) use compress::{Accepted, decode, effective_level};
-pub(crate) use convert::{import, recompress};
+pub(crate) use convert::{import, is_archive, recompress};
 pub(crate) use diff::{Change, diff};
 pub(crate) use error::{Error, Result};
 pub(crate) use read::{ensure_tree, extract_contents};

@@ -77,8 +77,22 @@ pub(super) fn classify(source: &str, git: GitHint) -> Result<SourceKind, String>
     Ok(SourceKind::Git(url))
 }
 
+/// Takes a git repository apart that is a context. `keep_git_dir` holds unless the query says otherwise.
+///
+/// # Errors
+/// One phrase that says what is wrong with the URL.
+pub(crate) fn git_context(url: &str, keep_git_dir: bool) -> Result<GitSource, String> {
+    match classify(url, GitHint::Flag)? {
+        SourceKind::Git(git) => {
+            let (checksum, keep) = (git.checksum.clone(), git.keep_git_dir.unwrap_or(keep_git_dir));
+            Ok(git.into_source(url, checksum, keep))
+        }
+        SourceKind::Path | SourceKind::Http => Err("it is none of https, http, ssh and git".to_owned()),
+    }
+}
+
 /// Returns the file name that a download from `url` gets: the last part of its path, decoded.
-pub(super) fn file_name(url: &str) -> Option<String> {
+pub(crate) fn file_name(url: &str) -> Option<String> {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (_, rest) = url[..end].split_once("://")?;
     let (_, path) = rest.split_once('/')?;
@@ -110,6 +124,8 @@ fn apply_query(url: &mut GitUrl, query: &str) -> Result<(), String> {
         match key {
             "keep-git-dir" => url.keep_git_dir = Some(query_bool(key, &value)?),
             "submodules" => url.submodules = Some(query_bool(key, &value)?),
+            "mtime" if value == "commit" => {} // Files have the time of the commit anyway.
+            "mtime" => return Err("only mtime=commit can be had: another time would differ from build to build".to_owned()),
             _ if value.is_empty() => return Err(format!("{key:?} has no value in the query")),
             "ref" => set(&mut url.reference, key, value)?,
             "tag" => tag = Some(with_prefix("refs/tags/", &value)),
@@ -161,7 +177,7 @@ fn non_empty(text: &str) -> Option<String> {
 }
 
 /// Parses the words that Go's `strconv.ParseBool` knows.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -231,6 +247,11 @@ mod tests {
             ("https://x/y.git?branch=b&keep-git-dir", "git https://x/y.git ref=refs/heads/b keep=true"),
             ("https://x/y.git?commit=abc&submodules=false", "git https://x/y.git ref=abc sum=abc sub=false"),
             ("https://x/y.git?ref=a%2Fb", "git https://x/y.git ref=a/b"),
+            ("https://x/y.git?mtime=commit", "git https://x/y.git"),
+            (
+                "https://x/y.git?mtime=checkout",
+                "error: only mtime=commit can be had: another time would differ from build to build",
+            ),
             ("https://x/y.git?ref=a#b", "error: two values for \"ref\": \"b\" and \"a\""),
             ("https://x/y.git?tag=a&branch=b", "error: the query names a tag and a branch"),
             ("https://x/y.git?ref=", "error: \"ref\" has no value in the query"),

@@ -347,7 +347,7 @@ fn checked(response: Response, subject: &str, remark: &str) -> Result<Response, 
 }
 
 /// Reads an error answer.
-fn refusal(response: Response, subject: &str) -> Error {
+pub(super) fn refusal(response: Response, subject: &str) -> Error {
     let status = response.status();
     let retry_after = retry_after(response.headers(), SystemTime::now());
     let mut body = Vec::new();

@@ -21,6 +21,7 @@ mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod download;
 mod endpoint;
 mod error;
 mod exchange;
@@ -41,6 +42,7 @@ pub use config::{
     RetryPolicy, Roots, Secret, Timeouts, VerifyTls,
 };
 pub use credentials::{Access, Credential, Credentials};
+pub(crate) use download::{Answer, Downloader, Validators, shown};
 pub(crate) use error::Error;
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::{ManifestHead, ResolvedManifest};

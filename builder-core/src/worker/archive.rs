@@ -10,7 +10,7 @@ use super::files::FileReader;
 use crate::digest::ContentHash;
 use crate::error::{Error, ErrorKind};
 use crate::layer::tar::{RawKind, Reader};
-use crate::layer::{Accepted, decode};
+use crate::layer::{Accepted, decode, is_archive};
 use crate::tree::xattr::belongs_in_layer;
 use crate::tree::{Kind, Metadata};
 
@@ -34,7 +34,7 @@ pub(crate) fn read(
     file: FileReader,
     again: impl FnOnce() -> Result<FileReader, Error>,
 ) -> Result<Option<Archive>, Error> {
-    if !starts_as_tar(file) {
+    if !is_archive(file) {
         return Ok(None);
     }
     let stream = decode(again()?, Accepted::Archive).map_err(|error| damaged(&error))?;
@@ -61,11 +61,6 @@ pub(crate) fn read(
         entries.push(ArchiveEntry { name: raw.name, meta, kind, number: entries.len() });
     }
     Ok(Some(Archive { entries }))
-}
-
-/// Whether the first header of a tar is there, whatever follows.
-fn starts_as_tar(file: FileReader) -> bool {
-    decode(file, Accepted::Archive).is_ok_and(|stream| matches!(Reader::new(stream).next(), Ok(Some(_))))
 }
 
 fn hash(content: &mut impl Read) -> io::Result<ContentHash> {

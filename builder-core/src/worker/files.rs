@@ -13,6 +13,7 @@ use super::copy::Planned;
 use super::root::Root;
 use super::{BuildWorker, Context};
 use crate::context::Snapshot;
+use crate::digest::{ContentHash, Digest};
 use crate::error::{Error, ErrorKind};
 use crate::store::WorkDir;
 use crate::sys::file;
@@ -32,6 +33,13 @@ pub(crate) enum Bytes {
     Root(Root),
     /// The text of a heredoc.
     Inline(Vec<u8>),
+    /// One file that is a blob of the store, whatever its path.
+    Blob {
+        /// The blob.
+        digest: Digest,
+        /// Its content as trees know it.
+        content: ContentHash,
+    },
     /// Entries of an archive by number.
     Archive {
         /// The source that has the archive.
@@ -84,7 +92,7 @@ impl<'w> Files<'w> {
         let mut of_archives: BTreeMap<usize, BTreeMap<usize, PathBuf>> = BTreeMap::new();
         for (source, path) in wanted {
             match &self.sources[source] {
-                Bytes::Context { .. } | Bytes::Inline(_) => {}
+                Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Blob { .. } => {}
                 Bytes::Root(root) => {
                     let tree = self.worker.tree(root)?;
                     let Some((layer, inner)) = place(&tree, path) else { continue };
@@ -141,6 +149,9 @@ impl<'w> Files<'w> {
         }
         match &self.sources[source] {
             Bytes::Context { context, .. } => context.open_file(path).map(FileReader::Host),
+            Bytes::Blob { digest, .. } => {
+                self.worker.store.open_blob(digest).map(FileReader::Host).map_err(|error| store_error(&error))
+            }
             Bytes::Inline(bytes) => Ok(FileReader::Memory(Cursor::new(bytes.clone()))),
             Bytes::Root(root) => {
                 let tree = self.worker.tree(root)?;

@@ -12,6 +12,7 @@ mod files;
 mod images;
 mod key;
 mod mounts;
+mod remote;
 mod root;
 mod stub;
 mod transfer;
@@ -25,12 +26,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use context::Context;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use mounts::{Grants, Refusal};
+pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
 
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
+use crate::fetch::Fetcher;
 use crate::layer::LayerOptions;
 use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, RunOp, Step};
 use crate::request::Compression;
@@ -61,12 +64,22 @@ pub(crate) struct WorkerOptions {
     pub(crate) grants: Grants,
 }
 
+/// The contexts of a build, and what gets those that are elsewhere.
+#[derive(Debug)]
+pub(crate) struct Contexts<'a> {
+    /// Those that the plan uses.
+    pub(crate) by_name: HashMap<ContextName, ContextFiles>,
+    /// Also ends all commands when its kill switch is thrown.
+    pub(crate) fetcher: &'a Fetcher,
+}
+
 /// Does the steps of one build.
 pub(crate) struct BuildWorker<'a> {
     graph: &'a BuildGraph,
     store: &'a Store,
     images: &'a Images,
-    contexts: HashMap<ContextName, Arc<Context>>,
+    contexts: HashMap<ContextName, ContextFiles>,
+    fetcher: &'a Fetcher,
     options: WorkerOptions,
     kill_switch: KillSwitch,
     events: &'a (dyn Fn(Event) + Sync),
@@ -151,23 +164,12 @@ pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<Refusal> {
     for step in &graph.steps {
         let mut refuse = |what: String| found.push(Refusal { step: step.id(), what, hint: None });
         match &step.op {
-            Op::Copy(op) => {
-                for source in &op.sources {
-                    match source {
-                        CopySourceOp::Http { url, .. } => refuse(format!("ADD of a URL ({url}) is not supported")),
-                        CopySourceOp::Git(git) => {
-                            refuse(format!("ADD of a git repository ({}) is not supported", git.url));
-                        }
-                        CopySourceOp::Path { .. } | CopySourceOp::Inline { .. } => {}
-                    }
-                }
-            }
             Op::Run(op) => {
                 if !op.devices.is_empty() {
                     refuse("RUN --device is not supported".to_owned());
                 }
             }
-            Op::Image(_) | Op::Context(_) | Op::Workdir(_) => {}
+            Op::Image(_) | Op::Context(_) | Op::Copy(_) | Op::Workdir(_) => {}
         }
     }
     found
@@ -179,7 +181,7 @@ impl<'a> BuildWorker<'a> {
         graph: &'a BuildGraph,
         store: &'a Store,
         images: &'a Images,
-        contexts: HashMap<ContextName, Arc<Context>>,
+        Contexts { by_name, fetcher }: Contexts<'a>,
         options: WorkerOptions,
         events: &'a (dyn Fn(Event) + Sync),
     ) -> Self {
@@ -187,9 +189,10 @@ impl<'a> BuildWorker<'a> {
             graph,
             store,
             images,
-            contexts,
+            contexts: by_name,
+            fetcher,
             options,
-            kill_switch: KillSwitch::default(),
+            kill_switch: fetcher.kill_switch(),
             events,
             transfers: Mutex::default(),
             selections: Mutex::default(),
@@ -201,16 +204,12 @@ impl<'a> BuildWorker<'a> {
     /// Keeps what was learned of the contexts' files for the next build.
     pub(crate) fn save_caches(&self) {
         for context in self.contexts.values() {
+            let ContextFiles::Local(context) = context else { continue };
             if let Err(error) = context.save_cache() {
                 let message = format!("the digests of context files cannot be kept: {error}");
                 (self.events)(Event::Warning { code: "stat-cache".to_owned(), message });
             }
         }
-    }
-
-    /// Ends all commands when thrown, from any thread.
-    pub(crate) fn kill_switch(&self) -> KillSwitch {
-        self.kill_switch.clone()
     }
 
     fn layer_options(&self) -> LayerOptions {
@@ -385,9 +384,8 @@ impl Worker for BuildWorker<'_> {
                 StepOutput::Root(Root::scratch().with(self.images.fetch(&source.image, &progress)?))
             }
             Op::Context(name) => {
-                let context = self.contexts.get(name).cloned();
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
-                StepOutput::Context(context.ok_or_else(missing)?)
+                self.contexts.get(name).ok_or_else(missing)?.provide(self.fetcher)?
             }
             Op::Run(op) => {
                 let selections = self.selections().remove(&id);

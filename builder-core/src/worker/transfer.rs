@@ -11,6 +11,7 @@ use super::copy::{
     copy_with_parents, select, select_with_parents,
 };
 use super::files::{Bytes, Files};
+use super::remote::Url;
 use super::root::Root;
 use super::{BuildWorker, Inputs, StepOutput};
 use crate::error::{Error, ErrorKind};
@@ -108,13 +109,16 @@ impl BuildWorker<'_> {
                 sources.push(Bytes::Inline(content.clone().into_bytes()));
                 Ok(())
             }
-            CopySourceOp::Http { url, .. } => Err(unsupported("ADD of a URL", url)),
-            CopySourceOp::Git(source) => Err(unsupported("ADD of a git repository", &source.url)),
+            CopySourceOp::Http { url, name, checksum } => {
+                let source = Url { url, name: name.as_deref(), checksum: checksum.as_ref() };
+                self.add_url(canvas, rules, op, source, sources)
+            }
+            CopySourceOp::Git(source) => self.add_git(canvas, rules, source, sources),
         }
     }
 
     /// Unpacks the file at `path` of source `number` if it is an archive; returns whether it was.
-    fn add_archive(
+    pub(super) fn add_archive(
         &self,
         canvas: &mut Canvas<'_>,
         rules: &Rules<'_>,
@@ -138,7 +142,11 @@ impl BuildWorker<'_> {
     pub(super) fn source(&self, from: FileInput, pattern: &str, inputs: &Inputs<'_>) -> Result<(Bytes, SourceOwner), Error> {
         match from {
             FileInput::Context(step) => {
-                let context = inputs.context(step)?;
+                let context = match inputs.get(step)? {
+                    StepOutput::Context(context) => context.clone(),
+                    // A context that was fetched.
+                    StepOutput::Root(root) => return Ok((Bytes::Root(root.clone()), SourceOwner::Root)),
+                };
                 let listing = Arc::new(context.select(pattern)?);
                 Ok((Bytes::Context { context, listing }, SourceOwner::Root))
             }
@@ -151,7 +159,7 @@ impl BuildWorker<'_> {
         match bytes {
             Bytes::Context { listing, .. } => Ok(Arc::new(listing.tree().clone())),
             Bytes::Root(root) => self.tree(root),
-            Bytes::Inline(_) | Bytes::Archive { .. } => Ok(Arc::default()),
+            Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => Ok(Arc::default()),
         }
     }
 
@@ -196,6 +204,7 @@ impl BuildWorker<'_> {
             };
             match &sources[origin.source] {
                 Bytes::Inline(bytes) => *content = crate::digest::ContentHash::of(bytes),
+                Bytes::Blob { content: known, .. } => *content = *known,
                 // Trees and archives know the content of their files already.
                 Bytes::Root(_) | Bytes::Archive { .. } | Bytes::Context { .. } => {}
             }
@@ -237,9 +246,4 @@ impl BuildWorker<'_> {
     pub(super) fn identity(&self, text: &str, root: &Root) -> Result<super::users::Identity, Error> {
         self.user_files(root)?.identity(text).map_err(|error| unknown_user(&error))
     }
-}
-
-/// What this builder does not do yet; the plan is checked for it before anything runs.
-pub(super) fn unsupported(what: &str, which: &str) -> Error {
-    Error::new(ErrorKind::Dockerfile, format!("{what} is not supported: {which:?}"))
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) use archive::apply as apply_archive;
 pub(crate) use archive::{ArchiveEntry, ArchiveError};
 pub(crate) use canvas::{Canvas, CanvasError, Origin, Planned, Put};
-pub(crate) use select::{SelectError, select, select_with_parents};
+pub(crate) use select::{SelectError, Selected, select, select_with_parents};
 
 use crate::plan::Chmod;
 use crate::tree::path::{ancestors, join, parent, strip_dir};

@@ -32,7 +32,7 @@ impl Selection {
     pub(super) fn planned(&self) -> Vec<Planned> {
         let owner = match self.bytes {
             Bytes::Root(_) => SourceOwner::Kept,
-            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } => SourceOwner::Root,
+            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => SourceOwner::Root,
         };
         planned(&self.tree, &self.path, owner)
     }

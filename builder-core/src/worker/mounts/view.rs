@@ -71,7 +71,7 @@ impl BuildWorker<'_> {
                 lowerdirs.reverse();
                 lowerdirs
             }
-            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } => vec![self.shared_copy(selection)?],
+            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => vec![self.shared_copy(selection)?],
         };
         let merged = dir.join("merged");
         std::fs::create_dir_all(&merged).map_err(|e| io_error(&e, "make a mount point"))?;

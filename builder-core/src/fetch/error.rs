@@ -1,0 +1,98 @@
+//! Why something could not be fetched, and who can act.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind};
+use crate::registry;
+
+/// A source could not be fetched, or is not what it should be. URLs stand here without user names and passwords.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The text is no URL.
+    #[error("{url:?} is not a URL: {problem}")]
+    Url { url: String, problem: String },
+    /// The server, or the way to it.
+    #[error("{url} cannot be downloaded")]
+    Download { url: String, source: registry::Error },
+    /// The bytes are others than the Dockerfile says.
+    #[error("{url} has the checksum {found}, expected {expected}")]
+    Checksum { url: String, expected: Digest, found: Digest },
+    /// Reading or writing here.
+    #[error("{what}")]
+    Io { what: String, source: io::Error },
+    /// The state directory.
+    #[error("the store cannot take {what}")]
+    Store { what: String, source: crate::store::Error },
+    /// A file that should be a tar.
+    #[error("{path:?} is not a tar archive")]
+    NotAnArchive { path: PathBuf },
+    /// An archive that does not hold what it seems to.
+    #[error("{what} cannot be unpacked")]
+    Unpack { what: String, source: crate::layer::Error },
+    /// A part of a git URL that git must not see.
+    #[error("the git source {url:?} is refused: {problem}")]
+    GitRefused { url: String, problem: String },
+    /// There is no such program.
+    #[error("git cannot be started")]
+    GitMissing { source: io::Error },
+    /// git said no.
+    #[error("git {what} failed: {said}")]
+    Git { what: String, said: String },
+    /// There is no such branch, tag or commit.
+    #[error("{url} has no branch, tag or commit {reference:?}")]
+    GitReference { url: String, reference: String },
+    /// The commit is another than the Dockerfile says.
+    #[error("{url} is at commit {found}, expected {expected}")]
+    GitChecksum { url: String, expected: String, found: String },
+    /// The directory is not one of the repository.
+    #[error("{subdir:?} is not a directory of {url}")]
+    GitSubdir { url: String, subdir: String },
+    /// Somebody cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+impl FetchError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } => ErrorKind::Store,
+            Self::GitMissing { .. } => ErrorKind::HostUnsupported,
+            Self::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::Context,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Download { source: registry::Error::Tls { hint, .. }, .. } => *hint,
+            Self::Checksum { .. } => Some("find out why it changed; if that is right, write the new checksum"),
+            Self::GitMissing { .. } => Some("install git, or use a tar archive of the repository"),
+            Self::GitReference { .. } => Some("a commit must be given by all of its digits"),
+            _ => None,
+        }
+    }
+
+    /// For `map_err`: an operation of this machine that failed.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// For `map_err`: an operation of the store that failed.
+    pub(super) fn store(what: impl Into<String>) -> impl FnOnce(crate::store::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Store { what, source }
+    }
+}
+
+impl From<FetchError> for Error {
+    fn from(error: FetchError) -> Self {
+        let this = Self::from_source(error.kind(), &error);
+        match error.hint() {
+            Some(hint) => this.hint(hint),
+            None => this,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Plain downloads, such as `ADD https://…`: one URL, asked for again only when it changed.
+//!
+//! Connections, redirects, time limits and retries are those of the registry client. What becomes of the bytes is the
+//! caller's business, as is remembering the [`Validators`].
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::thread;
+
+use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::{Method, StatusCode, Url};
+
+use super::config::ClientConfig;
+use super::error::Error;
+use super::exchange::refusal;
+use super::transport::{Request, Transport, content_length, failure};
+
+/// By what a server tells whether something changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Validators {
+    /// `ETag`
+    pub(crate) etag: Option<String>,
+    /// `Last-Modified`
+    pub(crate) last_modified: Option<String>,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub(crate) enum Answer<T> {
+    /// What the validators were for is still what it has.
+    Unchanged,
+    /// The bytes came, and this was made of them.
+    New(T, Validators),
+}
+
+/// Gets URLs.
+#[derive(Debug)]
+pub(crate) struct Downloader {
+    config: Arc<ClientConfig>,
+    transport: Transport,
+}
+
+impl Downloader {
+    /// Makes one that behaves towards hosts as `config` says. Nothing is opened yet.
+    pub(crate) fn new(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self { transport: Transport::new(config.clone()), config }
+    }
+
+    /// Gets `url` unless it is what `known` says, and hands its bytes to `receive`, from the start again when the
+    /// connection breaks. The inner error is that of `receive`, which ends it.
+    ///
+    /// # Errors
+    /// Everything that is no success after the retries; a body that is shorter than announced among them.
+    pub(crate) fn get<T, E>(
+        &self,
+        url: &Url,
+        known: &Validators,
+        receive: &mut dyn FnMut(&mut dyn Read) -> Result<T, E>,
+    ) -> Result<Result<Answer<T>, E>, Error> {
+        let mut failed = 0;
+        loop {
+            let error = match self.try_once(url, known, receive) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            failed += 1;
+            match self.config.retry.wait(failed, &error) {
+                Some(wait) => thread::sleep(wait),
+                None => return Err(error),
+            }
+        }
+    }
+
+    fn try_once<T, E>(
+        &self,
+        url: &Url,
+        known: &Validators,
+        receive: &mut dyn FnMut(&mut dyn Read) -> Result<T, E>,
+    ) -> Result<Result<Answer<T>, E>, Error> {
+        let subject = shown(url);
+        let mut request = Request::new(Method::GET, url.clone());
+        add(&mut request.headers, IF_NONE_MATCH, known.etag.as_deref());
+        // A server that has both may believe the weaker one.
+        let modified = known.last_modified.as_deref().filter(|_| known.etag.is_none());
+        add(&mut request.headers, IF_MODIFIED_SINCE, modified);
+        let response = self.transport.send(request, &subject)?;
+        let asked = known.etag.is_some() || known.last_modified.is_some();
+        if response.status() == StatusCode::NOT_MODIFIED && asked {
+            return Ok(Ok(Answer::Unchanged));
+        }
+        if response.status() != StatusCode::OK {
+            return Err(refusal(response, &subject));
+        }
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let validators = Validators {
+            etag: text(ETAG).map(str::to_owned),
+            last_modified: text(LAST_MODIFIED).map(str::to_owned),
+        };
+        let (from, size) = (response.url().clone(), content_length(response.headers()));
+        let mut body = Body { inner: response, received: 0, broken: None };
+        let result = receive(&mut body);
+        if let Some(source) = body.broken {
+            return Err(failure(&subject, &from, source));
+        }
+        if let Some(size) = size.filter(|size| result.is_ok() && *size != body.received) {
+            return Err(Error::Truncated { subject, received: body.received, size });
+        }
+        Ok(result.map(|value| Answer::New(value, validators)))
+    }
+}
+
+/// `url` without what may be secret: user name, password, query.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut end = url.clone();
+    end.set_query(None);
+    end.set_fragment(None);
+    // Neither can fail for a URL that has a host.
+    if end.set_username("").and_then(|()| end.set_password(None)).is_err() {
+        return url.scheme().to_owned();
+    }
+    end.to_string()
+}
+
+fn add(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        headers.insert(name, value);
+    }
+}
+
+/// Tells a broken connection from a failure of the one who reads.
+struct Body<R> {
+    inner: R,
+    received: u64,
+    broken: Option<io::Error>,
+}
+
+impl<R: Read> Read for Body<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.inner.read(buf) {
+            Ok(n) => {
+                self.received += n as u64;
+                Ok(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.broken = Some(error);
+                Err(io::Error::other("the connection broke"))
+            }
+        }
+    }
+}
