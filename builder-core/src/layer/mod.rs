@@ -7,7 +7,7 @@
 //!                                            └▶ directory in overlay form + tree          (unpack)
 //! ```
 //!
-//! [`tar`] knows archives and nothing of layers; [`compress`] knows bytes only; [`changeset`] knows what an archive
+//! [`mod@tar`] knows archives and nothing of layers; [`compress`] knows bytes only; [`changeset`] knows what an archive
 //! means as a layer, and is the one place that does: the tree of a layer and its unpacked form come from the same
 //! model. Mounting, and what goes into a layer, are decided elsewhere.
 //!
@@ -18,7 +18,7 @@
 //! Rules: image-spec `layer.md`.
 
 mod changeset;
-pub(crate) mod compress;
+mod compress;
 mod error;
 mod read;
 mod source;
@@ -26,7 +26,8 @@ pub(crate) mod tar;
 mod unpack;
 mod write;
 
+pub(crate) use compress::{Accepted, decode};
 pub(crate) use error::{Error, Result};
 pub(crate) use read::{ensure_tree, extract_contents};
-pub(crate) use unpack::{Lowerdirs, NODE_XATTR, Note, OWNER_XATTR, unpack, unpack_all};
-pub(crate) use write::{LayerOptions, LayerWriter, WrittenLayer};
+pub(crate) use unpack::unpack_all;
+pub(crate) use write::{LayerOptions, LayerWriter};

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::digest::{ContentHash, Digest};
-use crate::layer::{LayerOptions, LayerWriter, WrittenLayer};
+use crate::layer::write::WrittenLayer;
+use crate::layer::{LayerOptions, LayerWriter};
 use crate::request::{Compression, CompressionKind};
 use crate::tree::{Entry, Timestamp};
 
@@ -59,7 +60,8 @@ fn foreign(store: &Store, tar: &[u8]) -> LayerDescriptor {
 }
 
 fn unpack_one(store: &Store, layer: &LayerDescriptor) -> Result<(PathBuf, Vec<Note>)> {
-    unpack(store, layer, &MergedTree::new())
+    let Lowerdirs { mut paths, notes } = unpack_all(store, std::slice::from_ref(layer), 1)?;
+    Ok((paths.remove(0), notes))
 }
 
 fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
