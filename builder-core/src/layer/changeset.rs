@@ -37,15 +37,6 @@ use crate::tree::{Kind, Metadata};
 const MAX_ENTRIES: u64 = 4 << 20;
 /// Most bytes of paths, link targets and attributes of a layer.
 const MAX_BYTES: u64 = 512 << 20;
-/// Whether `.wh.` names mean deletions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WhiteoutNames {
-    /// They do: the archive is a layer.
-    Apply,
-    /// They are names like others: the archive is a user's.
-    Plain,
-}
-
 /// What one tar entry means on disk, in this order: `removed`, `made`, `what`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
@@ -109,7 +100,6 @@ pub(super) struct Node {
 /// The model of one layer.
 #[derive(Debug)]
 pub(super) struct Changeset {
-    whiteout_names: WhiteoutNames,
     /// Every path that exists; each one's parents exist and are directories.
     names: BTreeMap<Vec<u8>, Inode>,
     nodes: Vec<Node>,
@@ -122,9 +112,8 @@ pub(super) struct Changeset {
 
 impl Changeset {
     /// Starts with an empty root.
-    pub(super) fn new(whiteout_names: WhiteoutNames) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            whiteout_names,
             names: BTreeMap::from([(Vec::new(), Inode(0))]),
             nodes: vec![implied_directory()],
             whiteouts: BTreeSet::new(),
@@ -148,7 +137,7 @@ impl Changeset {
             self.set_directory(Inode(0), entry);
             return Ok(change);
         }
-        match Marker::of(&path, self.whiteout_names).ok_or_else(|| Error::Whiteout { name: name(&entry) })? {
+        match Marker::of(&path).ok_or_else(|| Error::Whiteout { name: name(&entry) })? {
             Marker::None => self.apply_object(&path, entry, &mut change)?,
             Marker::Ignored => {}
             Marker::Opaque => {

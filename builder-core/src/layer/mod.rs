@@ -7,7 +7,7 @@
 //!                                            └▶ directory in overlay form + tree          (unpack)
 //! ```
 //!
-//! [`tar`] knows archives and nothing of layers; [`compress`] knows bytes only; [`changeset`] knows what an archive
+//! [`mod@tar`] knows archives and nothing of layers; [`compress`] knows bytes only; [`changeset`] knows what an archive
 //! means as a layer, and is the one place that does: the tree of a layer and its unpacked form come from the same
 //! model. Mounting, and what goes into a layer, are decided elsewhere.
 //!

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::changeset::{Change, Changeset, What, WhiteoutNames};
+use super::changeset::{Change, Changeset, What};
 use super::source::with_tar;
 use super::tar::{Piece, RawEntry, RawKind, Reader};
 use super::{Error, Result};
@@ -164,7 +164,7 @@ pub(super) struct Step {
 impl<R: Read> Walk<R> {
     /// Starts at the first entry of a layer.
     pub(super) fn new(tar: R) -> Self {
-        let changeset = Changeset::new(WhiteoutNames::Apply);
+        let changeset = Changeset::new();
         Self { reader: Reader::new(tar), changeset, buffer: vec![0; CONTENT_BUFFER] }
     }
 

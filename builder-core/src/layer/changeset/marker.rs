@@ -1,6 +1,5 @@
 //! What a name means besides being one (image-spec `layer.md`, "Whiteouts").
 
-use super::WhiteoutNames;
 use crate::layer::tar::{OPAQUE, WHITEOUT};
 use crate::tree::path::{file_name, parent};
 
@@ -19,10 +18,7 @@ pub(super) enum Marker<'p> {
 
 impl<'p> Marker<'p> {
     /// What the name of an entry means; `None` for a `.wh.` name that means nothing.
-    pub(super) fn of(path: &'p [u8], names: WhiteoutNames) -> Option<Self> {
-        if names == WhiteoutNames::Plain {
-            return Some(Self::None);
-        }
+    pub(super) fn of(path: &'p [u8]) -> Option<Self> {
         let name = file_name(path);
         let mut dirs = parent(path).unwrap_or_default().split(|byte| *byte == b'/');
         if dirs.clone().any(|dir| dir.starts_with(AUFS)) {

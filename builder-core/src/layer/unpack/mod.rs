@@ -38,9 +38,9 @@ use crate::store::{LayerDescriptor, Store, UnpackDir, Unpacking};
 use crate::tree::{Kind, LayerTree, MergedTree, Metadata};
 
 /// Attribute of the empty file that stands for a device node: `c MAJOR MINOR` or `b MAJOR MINOR` in decimal.
-pub(crate) const NODE_XATTR: &str = "user.builder.node";
+const NODE_XATTR: &str = "user.builder.node";
 /// Attribute of a file whose owner is not in the id map: `UID:GID` in decimal. The file itself is root's.
-pub(crate) const OWNER_XATTR: &str = "user.builder.owner";
+const OWNER_XATTR: &str = "user.builder.owner";
 /// Marks a directory that hides what lower layers have in it.
 const OPAQUE_XATTR: &str = "user.overlay.opaque";
 
@@ -92,21 +92,6 @@ pub(crate) fn unpack_all(store: &Store, layers: &[LayerDescriptor], threads: usi
         stack.push(store, layer, outcome)?;
     }
     Ok(stack)
-}
-
-/// Unpacks one layer on top of what `below` is, as [`unpack_all`] does; see there.
-pub(crate) fn unpack(store: &Store, layer: &LayerDescriptor, below: &MergedTree) -> Result<(PathBuf, Vec<Note>)> {
-    let mut outcome = unpack_alone(store, layer)?;
-    if let Outcome::ParentsMissing = outcome {
-        let tree = ensure_tree(store, layer)?;
-        let mut merged = below.clone();
-        merged.apply(&tree, usize::MAX);
-        outcome = unpack_with(store, layer, &implied_metadata(&tree, &merged))?;
-    }
-    match outcome {
-        Outcome::Done { path, notes } => Ok((path, notes)),
-        Outcome::ParentsMissing => Err(Error::ParentsUnknown),
-    }
 }
 
 /// How unpacking without knowledge of other layers ended.

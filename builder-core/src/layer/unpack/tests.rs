@@ -60,7 +60,8 @@ fn foreign(store: &Store, tar: &[u8]) -> LayerDescriptor {
 }
 
 fn unpack_one(store: &Store, layer: &LayerDescriptor) -> Result<(PathBuf, Vec<Note>)> {
-    unpack(store, layer, &MergedTree::new())
+    let Lowerdirs { mut paths, notes } = unpack_all(store, std::slice::from_ref(layer), 1)?;
+    Ok((paths.remove(0), notes))
 }
 
 fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
