@@ -2,12 +2,15 @@
 //!
 //! The program under test is `$BUILDER_BIN`, else the one that cargo built beside these tests.
 
+mod applied;
 mod build;
 mod cache;
 mod command_line;
 mod determinism;
 mod image;
+mod property;
 mod support;
+mod torture;
 
 #[test]
 fn no_forgotten_test_files() {

@@ -158,16 +158,46 @@ impl Env {
 
     /// Puts a root filesystem of a static busybox into the store as `busybox`.
     pub(crate) fn import_busybox(&self) {
-        let tar = busybox_rootfs();
-        let mut child = self.command(&["import", "-", "busybox"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        self.import(&busybox_rootfs(), "busybox");
+    }
+
+    /// Puts a root filesystem into the store.
+    pub(crate) fn import(&self, rootfs: &[u8], name: &str) {
+        let mut child = self.command(&["import", "-", name]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let child = child.as_mut().unwrap();
-        child.stdin.take().unwrap().write_all(&tar).unwrap();
+        child.stdin.take().unwrap().write_all(rootfs).unwrap();
         assert!(child.wait().unwrap().success(), "builder import failed");
+    }
+
+    /// A program as the root whose files a build makes: root itself, or root of the subordinate ids.
+    pub(crate) fn as_image_root(&self, program: &str) -> Command {
+        let mut command = Command::new(if is_root() { program } else { "unshare" });
+        if !is_root() {
+            command.args(["--user", "--map-root-user", "--map-auto", "--", program]);
+        }
+        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Env {
+    fn drop(&mut self) {
+        // Unpacked layers belong to subordinate ids: only their root may remove them.
+        if !is_root() && self.state().exists() {
+            let done = self.as_image_root("rm").arg("-rf").arg(self.state()).status();
+            assert!(std::thread::panicking() || done.unwrap().success(), "the state directory stays behind");
+        }
     }
 }
 
 /// A small root filesystem as a tar, always the same bytes.
 pub(crate) fn busybox_rootfs() -> Vec<u8> {
+    busybox_rootfs_with(|_| {})
+}
+
+/// The same with more in it.
+pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
@@ -194,6 +224,7 @@ pub(crate) fn busybox_rootfs() -> Vec<u8> {
     let passwd = b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\napp:x:1000:1000::/home/app:/bin/sh\n";
     add("etc/passwd", Regular, 0o644, passwd, "");
     add("etc/group", Regular, 0o644, b"root:x:0:\ndaemon:x:1:\naudio:x:29:app\napp:x:1000:\n", "");
+    more(&mut tar);
     tar.into_inner().unwrap()
 }
 
