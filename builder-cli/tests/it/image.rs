@@ -105,12 +105,6 @@ impl Image {
         };
         self.config["history"].as_array().unwrap().iter().map(show).collect()
     }
-
-    /// Digests of the layers as stored.
-    pub(crate) fn layer_digests(&self) -> Vec<String> {
-        let layers = self.manifest["layers"].as_array().unwrap();
-        layers.iter().map(|l| l["digest"].as_str().unwrap().to_owned()).collect()
-    }
 }
 
 /// Media type and file of each layer of the only image of a layout, without reading them.

@@ -5,24 +5,13 @@ use std::fs;
 
 use crate::applied::{self, Listing, MOUNTED, Seen, as_tar_can, assert_same, gnu_tar, list_command, seen_by};
 use crate::image::Image;
-use crate::support::{Env, busybox_rootfs_with, have};
+use crate::support::{Env, Random, busybox_rootfs_with, have};
 
 const CASES: u64 = 12;
 const COMMANDS: usize = 4;
 const OPERATIONS: usize = 30;
 
-/// SplitMix64: small, and the same everywhere.
-pub(crate) struct Random(pub(crate) u64);
-
 impl Random {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
