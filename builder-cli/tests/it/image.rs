@@ -20,6 +20,8 @@ pub(crate) struct Node {
     pub(crate) content: Vec<u8>,
     /// First name of the same file in the layer.
     pub(crate) link_of: Option<String>,
+    /// The same for all names of a file, else different; 0 until flattened.
+    pub(crate) inode: usize,
     /// PAX records `SCHILY.xattr.*`.
     pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
 }
@@ -62,6 +64,7 @@ impl Image {
     /// Applies all layers and returns what stands at each path.
     pub(crate) fn flatten(&self) -> BTreeMap<String, Node> {
         let mut fs: BTreeMap<String, Node> = BTreeMap::new();
+        let mut inodes = 0;
         for layer in &self.layers {
             for (name, node) in layer {
                 let (dir, base) = name.rsplit_once('/').unwrap_or(("", name));
@@ -74,7 +77,8 @@ impl Image {
                     if node.kind != "dir" {
                         remove(&mut fs, name);
                     }
-                    let mut node = node.clone();
+                    inodes += 1;
+                    let mut node = Node { inode: inodes, ..node.clone() };
                     if let Some(target) = &node.link_of {
                         let of = fs.get(target).unwrap_or_else(|| panic!("{name} links to {target}, not there"));
                         node = Node { link_of: node.link_of.clone(), ..of.clone() };
@@ -101,12 +105,17 @@ impl Image {
         };
         self.config["history"].as_array().unwrap().iter().map(show).collect()
     }
+}
 
-    /// Digests of the layers as stored.
-    pub(crate) fn layer_digests(&self) -> Vec<String> {
-        let layers = self.manifest["layers"].as_array().unwrap();
-        layers.iter().map(|l| l["digest"].as_str().unwrap().to_owned()).collect()
-    }
+/// Media type and file of each layer of the only image of a layout, without reading them.
+pub(crate) fn layer_files(layout: &Path) -> Vec<(String, PathBuf)> {
+    let index = read_json(&layout.join("index.json"));
+    let manifest: Value = serde_json::from_slice(&blob(layout, &index["manifests"][0])).unwrap();
+    let file = |layer: &Value| {
+        let digest = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        (layer["mediaType"].as_str().unwrap().to_owned(), layout.join("blobs/sha256").join(digest))
+    };
+    manifest["layers"].as_array().unwrap().iter().map(file).collect()
 }
 
 fn remove(fs: &mut BTreeMap<String, Node>, path: &str) {
@@ -187,6 +196,7 @@ fn entry_of(mut entry: tar::Entry<'_, &[u8]>) -> (String, Option<Node>) {
         mtime: header.mtime().unwrap(),
         content,
         link_of,
+        inode: 0,
         xattrs,
     };
     (name, Some(node))

@@ -2,9 +2,12 @@
 //!
 //! The program under test is `$BUILDER_BIN`, else the one that cargo built beside these tests.
 
+mod applied;
 mod build;
 mod cache;
 mod command_line;
+mod concurrent;
+mod crash;
 mod determinism;
 mod examples;
 mod fetch;
@@ -13,7 +16,11 @@ mod mounts;
 mod outputs;
 mod registry;
 mod server;
+mod memory;
+mod peers;
+mod property;
 mod support;
+mod torture;
 
 #[test]
 fn no_forgotten_test_files() {

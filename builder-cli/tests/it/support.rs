@@ -129,7 +129,12 @@ impl Env {
 
     /// The command with this workplace's state directory and a bare environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        self.command_of(&program(), args)
+    }
+
+    /// The same for a copy of the program, which makes its processes known by their executable.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", self.dir.path()).env("BUILDER_STATE_DIR", self.state());
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -161,18 +166,71 @@ impl Env {
 
     /// Puts a root filesystem of a static busybox into the store as `busybox`.
     pub(crate) fn import_busybox(&self) {
-        let tar = busybox_rootfs();
-        let mut child = self.command(&["import", "-", "busybox"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        self.import(&busybox_rootfs(), "busybox");
+    }
+
+    /// Puts a root filesystem into the store.
+    pub(crate) fn import(&self, rootfs: &[u8], name: &str) {
+        let mut child = self.command(&["import", "-", name]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let child = child.as_mut().unwrap();
-        child.stdin.take().unwrap().write_all(&tar).unwrap();
+        child.stdin.take().unwrap().write_all(rootfs).unwrap();
         assert!(child.wait().unwrap().success(), "builder import failed");
+    }
+
+    /// Asserts that `builder du` says what `du` says, but for a block a file: the command's own session is counted.
+    #[track_caller]
+    pub(crate) fn assert_du(&self) {
+        let usage: Value = serde_json::from_str(&self.run(&["du", "--json"]).ok()).unwrap();
+        let total = usage["total_bytes"].as_u64().unwrap();
+        let tool = |program: &str, args: &[&str]| Run::of(&self.as_image_root(program).args(args).output().unwrap()).ok();
+        let files = tool("find", &["state", "-printf", "x"]).len() as u64;
+        let du: u64 = tool("du", &["-s", "-B1", "state"]).split_whitespace().next().unwrap().parse().unwrap();
+        assert!(total.abs_diff(du) <= 4096 * files, "builder du {total}, du {du}, {files} files");
+    }
+
+    /// A program as the root whose files a build makes: root itself, or root of the subordinate ids.
+    pub(crate) fn as_image_root(&self, program: &str) -> Command {
+        let mut command = Command::new(if is_root() { program } else { "unshare" });
+        if !is_root() {
+            command.args(["--user", "--map-root-user", "--map-auto", "--", program]);
+        }
+        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Env {
+    fn drop(&mut self) {
+        // Unpacked layers belong to subordinate ids: only their root may remove them.
+        if !is_root() && self.state().exists() {
+            let done = self.as_image_root("rm").arg("-rf").arg(self.state()).status();
+            assert!(std::thread::panicking() || done.unwrap().success(), "the state directory stays behind");
+        }
+    }
+}
+
+/// SplitMix64: small, and the same everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
     }
 }
 
 /// A small root filesystem as a tar, always the same bytes.
 pub(crate) fn busybox_rootfs() -> Vec<u8> {
-    let busybox =
-        fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
+    busybox_rootfs_with(|_| {})
+}
+
+/// The same with more in it.
+pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
         let mut header = tar::Header::new_ustar();
@@ -198,6 +256,7 @@ pub(crate) fn busybox_rootfs() -> Vec<u8> {
     let passwd = b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\napp:x:1000:1000::/home/app:/bin/sh\n";
     add("etc/passwd", Regular, 0o644, passwd, "");
     add("etc/group", Regular, 0o644, b"root:x:0:\ndaemon:x:1:\naudio:x:29:app\napp:x:1000:\n", "");
+    more(&mut tar);
     tar.into_inner().unwrap()
 }
 
