@@ -41,7 +41,7 @@ use std::sync::Arc;
 pub(crate) use error::Error;
 pub(crate) use exec_failure::ExecFailure;
 pub(crate) use kill::KillSwitch;
-pub(crate) use spec::{Content, Mount, Network, Rootfs, Security, Source, Spec};
+pub(crate) use spec::{Content, Mount, Network, Rootfs, Security, Spec};
 
 use crate::event::OutputStream;
 use crate::sys::clone;

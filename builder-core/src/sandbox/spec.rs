@@ -55,16 +55,14 @@ pub(crate) enum Rootfs {
 /// A mount over the image.
 #[derive(Debug, Clone)]
 pub(crate) enum Mount {
-    /// A file or directory of this machine.
+    /// A file, directory or socket of this machine, without mounts below it.
     Bind {
-        /// What to mount.
-        source: Source,
+        /// A path handle (`O_PATH`) opened in this process's mount namespace: no name that could be swapped underneath.
+        source: Arc<OwnedFd>,
         /// Where; of the source's kind.
         target: Vec<u8>,
         /// Whether writing fails.
         read_only: bool,
-        /// Whether mounts below the source come along.
-        recursive: bool,
     },
     /// An empty filesystem in memory.
     Tmpfs {
@@ -109,15 +107,6 @@ impl fmt::Debug for Content {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Content({} bytes)", self.0.len())
     }
-}
-
-/// What a bind mount shows.
-#[derive(Debug, Clone)]
-pub(crate) enum Source {
-    /// A path handle (`O_PATH`) opened in this process's mount namespace: no name that could be swapped underneath.
-    Handle(Arc<OwnedFd>),
-    /// A path that nobody else can change.
-    Path(PathBuf),
 }
 
 /// The network of a step.

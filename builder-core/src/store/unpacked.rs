@@ -6,7 +6,7 @@
 //! 64 digits of the layer's diff ID; more may follow after a `-`, where one layer unpacks in several ways.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

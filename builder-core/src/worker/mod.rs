@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::Fetcher;
 use crate::layer::LayerOptions;
-use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, RunOp, Step};
+use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, KeyParts, Worker};
@@ -245,30 +245,6 @@ impl<'a> BuildWorker<'a> {
     fn step(&self, id: StepId) -> (&Step, Vec<StepId>) {
         let step = self.graph.step(id);
         (step, dependencies(step))
-    }
-
-    /// How many steps before this one do the same to a cache.
-    fn repetitions(&self, op: &RunOp) -> usize {
-        if !op.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache(_))) {
-            return 0;
-        }
-        let same = |earlier: &RunOp| {
-            (&earlier.argv, &earlier.script, &earlier.mounts) == (&op.argv, &op.script, &op.mounts)
-        };
-        let mut count = 0;
-        let mut parent = op.parent;
-        while let Some(step) = parent.step() {
-            parent = match &self.graph.step(step).op {
-                Op::Run(earlier) => {
-                    count += usize::from(same(earlier));
-                    earlier.parent
-                }
-                Op::Copy(earlier) => earlier.parent,
-                Op::Workdir(earlier) => earlier.parent,
-                Op::Image(_) | Op::Context(_) => break,
-            };
-        }
-        count
     }
 
     /// `/etc/passwd` and `/etc/group` of `root`, symbolic links inside followed.

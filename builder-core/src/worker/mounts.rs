@@ -28,7 +28,7 @@ pub(super) use view::SharedCopy;
 use super::{BuildWorker, Inputs};
 use crate::error::{Error, ErrorKind};
 use crate::plan::{Access, MountKind, MountOp, MountOwner, Need, RunOp};
-use crate::sandbox::{Content, Mount, Source};
+use crate::sandbox::{Content, Mount};
 use crate::snapshot::MountPoint;
 use crate::sys::file;
 use crate::tree::path::{join, strip_dir};
@@ -191,10 +191,9 @@ impl BuildWorker<'_> {
         };
         let target = target.clone();
         let bind = |handle, access| Mount::Bind {
-            source: Source::Handle(handle),
+            source: handle,
             target: target.clone(),
             read_only: access == Access::ReadOnly,
-            recursive: false,
         };
         Ok(match shown {
             Shown::Files { selection, access } => {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::child::{PRIVATE, ROOT};
 use super::error::Error;
 use super::program::{Handle, Links, Operation, Program, Slot, Target};
-use super::spec::{Mount, Network, Rootfs, Security, Source, Spec};
+use super::spec::{Mount, Network, Rootfs, Security, Spec};
 use crate::sys::clone::StringArray;
 use crate::sys::mount::{self, Attributes, Overlay, Reach};
 use private::{DEVICES, Private, devpts, tmpfs};
@@ -209,9 +209,8 @@ impl Writer {
         let mut covered: Vec<&[u8]> = vec![b"dev"];
         for (index, mount) in spec.mounts.iter().enumerate() {
             let (target, kind) = match mount {
-                Mount::Bind { source, target, read_only, recursive } => {
-                    let reach = if *recursive { Reach::Recursive } else { Reach::Single };
-                    let (clone, kind) = clone_source(source, reach, *read_only)?;
+                Mount::Bind { source, target, read_only } => {
+                    let (clone, kind) = clone_source(source, *read_only)?;
                     let handle = self.add(clone);
                     (target, Some((handle, kind)))
                 }
@@ -274,18 +273,14 @@ fn host_sys(attributes: Attributes) -> Result<OwnedFd, Errno> {
     Ok(sys)
 }
 
-fn clone_source(source: &Source, reach: Reach, read_only: bool) -> Result<(OwnedFd, FileType), Error> {
-    let name = format!("{source:?}");
+fn clone_source(source: &OwnedFd, read_only: bool) -> Result<(OwnedFd, FileType), Error> {
     let clone = || {
-        let clone = match source {
-            Source::Handle(handle) => mount::clone_tree(handle.as_fd(), c"", reach)?,
-            Source::Path(path) => mount::clone_host_tree(path, reach)?,
-        };
+        let clone = mount::clone_tree(source.as_fd(), c"", Reach::Single)?;
         if read_only {
-            mount::restrict(clone.as_fd(), Attributes::MOUNT_ATTR_RDONLY, reach)?;
+            mount::restrict(clone.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Reach::Single)?;
         }
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&clone)?.st_mode);
         Ok((clone, kind))
     };
-    clone().map_err(failed(format!("clone {name}")))
+    clone().map_err(failed("clone the source of a bind mount"))
 }

@@ -7,8 +7,8 @@ fn tmpfs(target: &str, size: Option<u64>, mode: u32) -> Mount {
 }
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
-    let source = Source::Path(source.to_owned());
-    Mount::Bind { source, target: target.into(), read_only, recursive: false }
+    let handle = rustix::fs::open(source, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    Mount::Bind { source: Arc::new(handle), target: target.into(), read_only }
 }
 
 in_namespaces! {
@@ -166,7 +166,6 @@ in_namespaces! {
         let host = tempfile::tempdir().unwrap();
         std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         std::fs::write(host.path().join("file"), "from outside").unwrap();
-        let handle = rustix::fs::open(host.path(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
         let content = Content(b"s3cret".to_vec());
         assert!(!format!("{content:?}").contains("s3cret"), "secrets are never shown");
         let mut spec = image.sh(
@@ -175,12 +174,7 @@ in_namespaces! {
         );
         spec.mounts = vec![
             bind(host.path(), "cache", false),
-            Mount::Bind {
-                source: Source::Handle(Arc::new(handle)),
-                target: b"src".to_vec(),
-                read_only: true,
-                recursive: true,
-            },
+            bind(host.path(), "src", true),
             tmpfs("scratch", Some(1 << 20), 0o711),
             Mount::File { target: b"secret".to_vec(), content, mode: 0o400, uid: 7, gid: 8 },
         ];

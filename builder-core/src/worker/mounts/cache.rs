@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::BuildWorker;
 use super::select::Selection;
 use crate::digest::hex;
 use crate::error::{Error, ErrorKind};
-use crate::plan::{CacheMount, FileInput, MountKind, RootInput, RunOp, Sharing};
+use crate::plan::{CacheMount, FileInput, MountKind, Op, RootInput, RunOp, Sharing};
 use crate::solver::KeyHasher;
 use crate::store::{CacheDir, FileLock};
 use crate::sys::file;
@@ -62,6 +62,30 @@ pub(super) fn is_seeded(cache: &CacheMount) -> bool {
 }
 
 impl BuildWorker<'_> {
+    /// How many steps before this one do the same to a cache.
+    pub(in super::super) fn repetitions(&self, op: &RunOp) -> usize {
+        if !op.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache(_))) {
+            return 0;
+        }
+        let same = |earlier: &RunOp| {
+            (&earlier.argv, &earlier.script, &earlier.mounts) == (&op.argv, &op.script, &op.mounts)
+        };
+        let mut count = 0;
+        let mut parent = op.parent;
+        while let Some(step) = parent.step() {
+            parent = match &self.graph.step(step).op {
+                Op::Run(earlier) => {
+                    count += usize::from(same(earlier));
+                    earlier.parent
+                }
+                Op::Copy(earlier) => earlier.parent,
+                Op::Workdir(earlier) => earlier.parent,
+                Op::Image(_) | Op::Context(_) => break,
+            };
+        }
+        count
+    }
+
     /// Takes all caches of the step that must be waited for.
     pub(super) fn lock_caches(&self, op: &RunOp, selections: &[Option<Selection>]) -> Result<Held, Error> {
         let mut held = Held::default();
@@ -148,7 +172,7 @@ impl BuildWorker<'_> {
     }
 }
 
-fn open(dir: &PathBuf, part: &str) -> std::io::Result<Arc<OwnedFd>> {
+fn open(dir: &Path, part: &str) -> std::io::Result<Arc<OwnedFd>> {
     let dir = file::open_host_dir(dir)?;
     file::open_handle_in_root(dir.as_fd(), part.as_bytes()).map(Arc::new)
 }
