@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::image::{Image, sha256};
-use crate::server::{Answer, Server};
+use crate::server::{Answer, Request, Server};
 use crate::support::{Env, Run, have};
 
 const MODIFIED: &str = "Thu, 26 Jan 2017 18:52:33 GMT";
@@ -22,7 +22,8 @@ fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o640);
         header.set_mtime(1_000_000_000);
-        (header.set_uid(77), header.set_gid(88));
+        header.set_uid(77);
+        header.set_gid(88);
         let (name, data): (&str, &[u8]) = match name.strip_suffix('@') {
             Some(name) => {
                 header.set_entry_type(tar::EntryType::Symlink);
@@ -306,6 +307,83 @@ fn a_server_of_mere_files_gives_repositories_too() {
     let server = Server::of_directory(repository.0.clone());
     let image = env.image(&format!("FROM scratch\nADD {}/.git#main /x/\n", server.url), &[]);
     assert_eq!(image.text("x/README"), "one\n");
+}
+
+/// Answers as a web server with git's own program for the repositories below `root`, who must log in.
+fn smart_http(root: &Path, request: &Request) -> Answer {
+    if request.header("authorization") != Some("Basic dXNlcjpzM2NyM3Q=") {
+        return Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\"");
+    }
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let mut child = Command::new("git")
+        .args(["-c", "safe.directory=*", "http-backend"])
+        .envs([("GIT_PROJECT_ROOT", root.to_str().unwrap()), ("GIT_HTTP_EXPORT_ALL", "1"), ("HOME", "/none")])
+        .envs([("PATH_INFO", path), ("QUERY_STRING", query), ("REQUEST_METHOD", &request.method)])
+        .env("CONTENT_TYPE", request.header("content-type").unwrap_or_default())
+        .env("HTTP_CONTENT_ENCODING", request.header("content-encoding").unwrap_or_default())
+        .env("GIT_PROTOCOL", request.header("git-protocol").unwrap_or_default())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&request.body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
+    let mut answer = Answer::ok(&output[end + 4..]);
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        match line.split_once(": ") {
+            Some(("Status", status)) => answer.status = status[..3].parse().unwrap(),
+            Some((name, value)) => answer = answer.header(name, value),
+            None => {}
+        }
+    }
+    answer
+}
+
+#[test]
+fn a_password_in_a_url_is_used_and_nowhere_left() {
+    if !have("smart http", &["git"]) {
+        return;
+    }
+    let env = Env::new();
+    example(&env);
+    let root = env.path("repositories");
+    let served = root.clone();
+    let server = Server::new(move |request| smart_http(&served, request));
+    let host = server.url.strip_prefix("http://").unwrap();
+    let dockerfile = format!("FROM scratch\nADD --keep-git-dir=true http://user:s3cr3t@{host}/app/.git#main /x/\n");
+    let image = env.image(&dockerfile, &[]);
+    assert_eq!(image.text("x/README"), "one\n");
+    assert!(server.requests().iter().any(|request| request.method == "POST"), "the smart protocol");
+    let has = |bytes: &[u8]| bytes.windows(6).any(|part| part == b"s3cr3t");
+    assert!(image.flatten().values().all(|node| !has(&node.content)), "a password is in the image");
+    for record in fs::read_dir(env.state().join("records")).unwrap().flatten() {
+        assert!(!has(&fs::read(record.path()).unwrap()), "a password is in a record");
+    }
+    let run = env.build(&format!("FROM scratch\nADD http://user:wrong-s3cr3t@{host}/app/.git /x/\n"), &[]);
+    let message = run.fails(1).lines().next().unwrap();
+    assert!(message.contains("git ls-remote") && !message.contains("s3cr3t"), "{message}");
+}
+
+#[test]
+fn a_cancelled_build_leaves_no_git() {
+    if !have("cancelled git", &["git"]) {
+        return;
+    }
+    let env = Env::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    env.file("Dockerfile", format!("FROM scratch\nADD git://{}/x /x/\n", listener.local_addr().unwrap()));
+    let context = env.path("context").display().to_string();
+    let mut child = env.command(&["build", &context]).stderr(Stdio::null()).spawn().unwrap();
+    // It asks, and is never answered.
+    let (_connection, _) = listener.accept().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let here = env.state().canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let left: Vec<_> = processes.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok()).collect();
+    assert!(left.iter().all(|cwd| !cwd.starts_with(&here)), "a process is left");
 }
 
 #[test]
