@@ -465,7 +465,7 @@ fn build_context(env: &Env, context: &str, options: &[&str], stdin: &[u8]) -> Ru
     let mut args = vec!["build", "--progress", "json", "--output", &dest];
     args.extend(options);
     args.push(context);
-    let _ = fs::remove_dir_all(env.path("out"));
+    fs::remove_dir_all(env.path("out")).ok();
     let mut command = env.command(&args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may refuse to read.
