@@ -1,6 +1,7 @@
 //! One run of git, with an environment made from nothing: no configuration of the user or the machine, no hooks, no
 //! templates, no credentials, no questions, no transport but those that the source may use.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -51,6 +52,8 @@ pub(super) struct Git<'a> {
     pub(super) home: &'a Path,
     /// Transports that may be used, as `GIT_ALLOW_PROTOCOL` wants them.
     pub(super) protocols: &'static str,
+    /// How to reach servers: proxies, certificates.
+    pub(super) network: &'a [(&'static str, OsString)],
     /// Ends git when thrown.
     pub(super) kill_switch: &'a KillSwitch,
 }
@@ -91,6 +94,7 @@ impl Git<'_> {
         command.env("GIT_ALLOW_PROTOCOL", self.protocols).env("GIT_PROTOCOL_FROM_USER", "0");
         command.env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes");
         command.env("GIT_SSH_VARIANT", "ssh").env("GIT_LFS_SKIP_SMUDGE", "1");
+        command.envs(self.network.iter().map(|(name, value)| (name, value)));
         command.env("GIT_CONFIG_COUNT", SETTINGS.len().to_string());
         for (number, (name, value)) in SETTINGS.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
