@@ -101,10 +101,22 @@ fn a_checksum_is_verified_and_makes_a_known_file_need_no_server() {
     let wrong = env.build(&dockerfile(&format!("sha256:{}", "0".repeat(64))), &[]);
     let text = wrong.fails(1);
     assert!(text.contains("checksum") && text.contains(&sha256(b"hello")), "{text}");
+    let blob = sha256(b"hello").replace(':', "/");
+    assert!(!env.state().join("blobs").join(&blob).exists(), "what is wrong is not kept");
     env.build(&dockerfile(&sha256(b"hello")), &[]).ok();
     let before = server.requests().len();
     env.build(&dockerfile(&sha256(b"hello")), &["--no-cache"]).ok();
     assert_eq!(server.requests().len(), before, "what the checksum names is there");
+}
+
+#[test]
+fn a_url_is_asked_once_a_build_however_often_it_is_added() {
+    let server = Server::new(|_| Answer::ok("x"));
+    let env = Env::new();
+    let add = format!("ADD {}/x /x\n", server.url);
+    let dockerfile = format!("FROM scratch AS a\n{add}FROM scratch AS b\n{add}COPY --from=a /x /y\n{}", add.replace(" /x", " /z"));
+    env.build(&dockerfile, &[]).ok();
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
