@@ -565,6 +565,7 @@ fn a_url_is_a_context_an_archive_or_a_dockerfile() {
         "/c.tar" => Answer::ok(tar.clone()),
         "/Dockerfile" => Answer::ok("FROM scratch\nCOPY <<EOF /x\nhi\nEOF\n"),
         "/one/file" => Answer::ok("one"),
+        "/page" => Answer::ok("<!doctype html>"),
         _ => Answer::status(404),
     });
     let url = &server.url;
@@ -572,6 +573,7 @@ fn a_url_is_a_context_an_archive_or_a_dockerfile() {
     assert_eq!(image_of(&env, &format!("{url}/Dockerfile"), &[], b"").text("x"), "hi\n");
     build_context(&env, &format!("{url}/Dockerfile"), &["-f", "other"], b"").fails(1);
     build_context(&env, &format!("{url}/none"), &[], b"").fails(1);
+    assert!(build_context(&env, &format!("{url}/page"), &[], b"").fails(1).contains(".git"), "a hint for web pages");
     let dockerfile = b"FROM scratch\nCOPY --from=t a /a\nCOPY --from=f file /f\n";
     fs::create_dir(env.path("context")).unwrap();
     let options = ["-f", "-", "--build-context", &format!("t={url}/c.tar"), "--build-context", &format!("f={url}/one/file")];
