@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::image::{Image, sha256};
-use crate::server::{Answer, Server};
+use crate::server::{Answer, Request, Server};
 use crate::support::{Env, Run, have};
 
 const MODIFIED: &str = "Thu, 26 Jan 2017 18:52:33 GMT";
@@ -22,7 +22,8 @@ fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o640);
         header.set_mtime(1_000_000_000);
-        (header.set_uid(77), header.set_gid(88));
+        header.set_uid(77);
+        header.set_gid(88);
         let (name, data): (&str, &[u8]) = match name.strip_suffix('@') {
             Some(name) => {
                 header.set_entry_type(tar::EntryType::Symlink);
@@ -100,10 +101,22 @@ fn a_checksum_is_verified_and_makes_a_known_file_need_no_server() {
     let wrong = env.build(&dockerfile(&format!("sha256:{}", "0".repeat(64))), &[]);
     let text = wrong.fails(1);
     assert!(text.contains("checksum") && text.contains(&sha256(b"hello")), "{text}");
+    let blob = sha256(b"hello").replace(':', "/");
+    assert!(!env.state().join("blobs").join(&blob).exists(), "what is wrong is not kept");
     env.build(&dockerfile(&sha256(b"hello")), &[]).ok();
     let before = server.requests().len();
     env.build(&dockerfile(&sha256(b"hello")), &["--no-cache"]).ok();
     assert_eq!(server.requests().len(), before, "what the checksum names is there");
+}
+
+#[test]
+fn a_url_is_asked_once_a_build_however_often_it_is_added() {
+    let server = Server::new(|_| Answer::ok("x"));
+    let env = Env::new();
+    let add = format!("ADD {}/x /x\n", server.url);
+    let dockerfile = format!("FROM scratch AS a\n{add}FROM scratch AS b\n{add}COPY --from=a /x /y\n{}", add.replace(" /x", " /z"));
+    env.build(&dockerfile, &[]).ok();
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
@@ -308,6 +321,83 @@ fn a_server_of_mere_files_gives_repositories_too() {
     assert_eq!(image.text("x/README"), "one\n");
 }
 
+/// Answers as a web server with git's own program for the repositories below `root`, who must log in.
+fn smart_http(root: &Path, request: &Request) -> Answer {
+    if request.header("authorization") != Some("Basic dXNlcjpzM2NyM3Q=") {
+        return Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\"");
+    }
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let mut child = Command::new("git")
+        .args(["-c", "safe.directory=*", "http-backend"])
+        .envs([("GIT_PROJECT_ROOT", root.to_str().unwrap()), ("GIT_HTTP_EXPORT_ALL", "1"), ("HOME", "/none")])
+        .envs([("PATH_INFO", path), ("QUERY_STRING", query), ("REQUEST_METHOD", &request.method)])
+        .env("CONTENT_TYPE", request.header("content-type").unwrap_or_default())
+        .env("HTTP_CONTENT_ENCODING", request.header("content-encoding").unwrap_or_default())
+        .env("GIT_PROTOCOL", request.header("git-protocol").unwrap_or_default())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&request.body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
+    let mut answer = Answer::ok(&output[end + 4..]);
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        match line.split_once(": ") {
+            Some(("Status", status)) => answer.status = status[..3].parse().unwrap(),
+            Some((name, value)) => answer = answer.header(name, value),
+            None => {}
+        }
+    }
+    answer
+}
+
+#[test]
+fn a_password_in_a_url_is_used_and_nowhere_left() {
+    if !have("smart http", &["git"]) {
+        return;
+    }
+    let env = Env::new();
+    example(&env);
+    let root = env.path("repositories");
+    let served = root.clone();
+    let server = Server::new(move |request| smart_http(&served, request));
+    let host = server.url.strip_prefix("http://").unwrap();
+    let dockerfile = format!("FROM scratch\nADD --keep-git-dir=true http://user:s3cr3t@{host}/app/.git#main /x/\n");
+    let image = env.image(&dockerfile, &[]);
+    assert_eq!(image.text("x/README"), "one\n");
+    assert!(server.requests().iter().any(|request| request.method == "POST"), "the smart protocol");
+    let has = |bytes: &[u8]| bytes.windows(6).any(|part| part == b"s3cr3t");
+    assert!(image.flatten().values().all(|node| !has(&node.content)), "a password is in the image");
+    for record in fs::read_dir(env.state().join("records")).unwrap().flatten() {
+        assert!(!has(&fs::read(record.path()).unwrap()), "a password is in a record");
+    }
+    let run = env.build(&format!("FROM scratch\nADD http://user:wrong-s3cr3t@{host}/app/.git /x/\n"), &[]);
+    let message = run.fails(1).lines().next().unwrap();
+    assert!(message.contains("git ls-remote") && !message.contains("s3cr3t"), "{message}");
+}
+
+#[test]
+fn a_cancelled_build_leaves_no_git() {
+    if !have("cancelled git", &["git"]) {
+        return;
+    }
+    let env = Env::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    env.file("Dockerfile", format!("FROM scratch\nADD git://{}/x /x/\n", listener.local_addr().unwrap()));
+    let context = env.path("context").display().to_string();
+    let mut child = env.command(&["build", &context]).stderr(Stdio::null()).spawn().unwrap();
+    // It asks, and is never answered.
+    let (_connection, _) = listener.accept().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let here = env.state().canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let left: Vec<_> = processes.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok()).collect();
+    assert!(left.iter().all(|cwd| !cwd.starts_with(&here)), "a process is left");
+}
+
 #[test]
 fn nothing_of_a_hostile_repository_runs_or_leads_out() {
     if !have("hostile git", &["git"]) {
@@ -387,7 +477,7 @@ fn build_context(env: &Env, context: &str, options: &[&str], stdin: &[u8]) -> Ru
     let mut args = vec!["build", "--progress", "json", "--output", &dest];
     args.extend(options);
     args.push(context);
-    let _ = fs::remove_dir_all(env.path("out"));
+    fs::remove_dir_all(env.path("out")).ok();
     let mut command = env.command(&args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may refuse to read.
@@ -475,6 +565,7 @@ fn a_url_is_a_context_an_archive_or_a_dockerfile() {
         "/c.tar" => Answer::ok(tar.clone()),
         "/Dockerfile" => Answer::ok("FROM scratch\nCOPY <<EOF /x\nhi\nEOF\n"),
         "/one/file" => Answer::ok("one"),
+        "/page" => Answer::ok("<!doctype html>"),
         _ => Answer::status(404),
     });
     let url = &server.url;
@@ -482,6 +573,7 @@ fn a_url_is_a_context_an_archive_or_a_dockerfile() {
     assert_eq!(image_of(&env, &format!("{url}/Dockerfile"), &[], b"").text("x"), "hi\n");
     build_context(&env, &format!("{url}/Dockerfile"), &["-f", "other"], b"").fails(1);
     build_context(&env, &format!("{url}/none"), &[], b"").fails(1);
+    assert!(build_context(&env, &format!("{url}/page"), &[], b"").fails(1).contains(".git"), "a hint for web pages");
     let dockerfile = b"FROM scratch\nCOPY --from=t a /a\nCOPY --from=f file /f\n";
     fs::create_dir(env.path("context")).unwrap();
     let options = ["-f", "-", "--build-context", &format!("t={url}/c.tar"), "--build-context", &format!("f={url}/one/file")];

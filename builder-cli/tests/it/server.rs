@@ -1,6 +1,6 @@
 //! An HTTP server on loopback that says what a test wants, and remembers what it was asked.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,7 +8,9 @@ use std::thread;
 /// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) body: Vec<u8>,
     headers: Vec<(String, String)>,
 }
 
@@ -91,9 +93,15 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request)
             Ok(_) => lines.push(line.trim_end().to_owned()),
         }
     }
-    let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+    let mut words = lines[0].split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let header = |line: &String| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let request = Request { path, headers: lines[1..].iter().filter_map(header).collect() };
+    let headers = lines[1..].iter().filter_map(header).collect();
+    let mut request = Request { method, path, body: Vec::new(), headers };
+    request.body = vec![0; request.header("content-length").map_or(0, |length| length.parse().unwrap())];
+    if reader.read_exact(&mut request.body).is_err() {
+        return;
+    }
     log.lock().unwrap().push(request.clone());
     // A client that stops reading is its own business.
     drop(write(stream, &answer(&request)));

@@ -51,6 +51,10 @@ pub(super) fn main<'r>(
                 }
                 let read = store.read_blob(&file.digest, DOCKERFILE_LIMIT);
                 let bytes = read.map_err(|error| Error::from_source(ErrorKind::Context, &error))?;
+                if bytes.trim_ascii_start().starts_with(b"<") {
+                    let error = Error::new(ErrorKind::Context, format!("{url} is a web page, neither a tar nor a Dockerfile"));
+                    return Err(error.hint("the URL of a git repository ends in .git"));
+                }
                 let dockerfile = Cow::Owned(dockerfile(url, bytes)?);
                 return Ok(Main { dockerfile, files: Some(ContextFiles::Stored(Root::scratch())) });
             }

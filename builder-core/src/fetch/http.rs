@@ -79,7 +79,7 @@ impl Fetcher {
         }
         let size = blob.commit_as(digest).map_err(FetchError::store(&subject))?;
         let download = Download { digest, size, content, modified: modified(&validators) };
-        let record = write_record(&download, &validators, key);
+        let record = write_record(&download, &validators, &subject);
         self.store.put_record(&key.key(), &record).map_err(FetchError::store(&subject))?;
         Ok(download)
     }
@@ -127,8 +127,9 @@ fn modified(validators: &Validators) -> Option<Timestamp> {
     Some(Timestamp { secs: i64::try_from(secs).ok()?, nanos: 0 })
 }
 
-/// The blob stands in the record as a layer, so that the store keeps it as long as the record.
-fn write_record(download: &Download, validators: &Validators, key: &KeyParts) -> Record {
+/// The blob stands in the record as a layer, so that the store keeps it as long as the record. Passwords and signatures
+/// of the URL are in the key alone.
+fn write_record(download: &Download, validators: &Validators, shown: &str) -> Record {
     let facts = [
         (ETAG, validators.etag.clone()),
         (LAST_MODIFIED, validators.last_modified.clone()),
@@ -141,7 +142,7 @@ fn write_record(download: &Download, validators: &Validators, key: &KeyParts) ->
             diff_id: DiffId(download.digest),
             media_type: "application/octet-stream".to_owned(),
         }],
-        parts: key.readable(),
+        parts: vec![("url".to_owned(), shown.to_owned())],
         facts: facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
     }
 }

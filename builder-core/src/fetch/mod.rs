@@ -13,6 +13,7 @@ mod git;
 mod http;
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,8 @@ use crate::store::{LayerDescriptor, StepLock, Store};
 pub(crate) struct Fetcher {
     store: Store,
     downloader: Downloader,
+    /// How to reach servers, as environment of git.
+    network: Vec<(&'static str, OsString)>,
     kill_switch: KillSwitch,
     threads: usize,
     downloads: Mutex<HashMap<CacheKey, Download>>,
@@ -41,8 +44,10 @@ pub(crate) struct Fetcher {
 impl Fetcher {
     /// Makes one that gives up when `kill_switch` is thrown. Nothing is opened yet.
     pub(crate) fn new(store: Store, config: ClientConfig, kill_switch: KillSwitch, threads: usize) -> Self {
+        let network = git::network(&config);
         let downloader = Downloader::new(config);
-        Self { store, downloader, kill_switch, threads, downloads: Mutex::default(), trees: Mutex::default() }
+        let (downloads, trees) = (Mutex::default(), Mutex::default());
+        Self { store, downloader, network, kill_switch, threads, downloads, trees }
     }
 
     /// What stops it.

@@ -1,6 +1,7 @@
 //! One run of git, with an environment made from nothing: no configuration of the user or the machine, no hooks, no
 //! templates, no credentials, no questions, no transport but those that the source may use.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -25,6 +26,9 @@ const ANSWER_LIMIT: u64 = 256 << 20;
 /// Most bytes of git's last words.
 const WORDS_LIMIT: usize = 2000;
 
+/// What lines have that are no errors.
+const PROGRESS: [&str; 5] = ["% (", "Cloning into", "Enumerating objects", "Total ", "registered for path"];
+
 /// Settings of every run. `core.hooksPath` is for hooks that a submodule or template could bring.
 const SETTINGS: [(&str, &str); 12] = [
     ("core.hooksPath", "/dev/null"),
@@ -48,6 +52,8 @@ pub(super) struct Git<'a> {
     pub(super) home: &'a Path,
     /// Transports that may be used, as `GIT_ALLOW_PROTOCOL` wants them.
     pub(super) protocols: &'static str,
+    /// How to reach servers: proxies, certificates.
+    pub(super) network: &'a [(&'static str, OsString)],
     /// Ends git when thrown.
     pub(super) kill_switch: &'a KillSwitch,
 }
@@ -88,6 +94,7 @@ impl Git<'_> {
         command.env("GIT_ALLOW_PROTOCOL", self.protocols).env("GIT_PROTOCOL_FROM_USER", "0");
         command.env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes");
         command.env("GIT_SSH_VARIANT", "ssh").env("GIT_LFS_SKIP_SMUDGE", "1");
+        command.envs(self.network.iter().map(|(name, value)| (name, value)));
         command.env("GIT_CONFIG_COUNT", SETTINGS.len().to_string());
         for (number, (name, value)) in SETTINGS.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
@@ -156,19 +163,15 @@ fn read_words(pipe: Option<impl Read>, heard: &Mutex<Instant>) -> String {
     words(&kept)
 }
 
-/// What git said as one line: its errors if it named any.
+/// What git said as one line, without its reports of progress.
 fn words(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.rsplit('\r').find(|part| !part.is_empty()))
+        .split(['\n', '\r'])
         .map(|line| line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned())
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !PROGRESS.iter().any(|word| line.contains(word)))
         .collect();
-    let is_error = |line: &&String| ["fatal:", "error:", "remote:"].iter().any(|word| line.starts_with(word));
-    let errors: Vec<&str> = lines.iter().filter(is_error).map(String::as_str).collect();
-    let chosen = if errors.is_empty() { lines.iter().map(String::as_str).collect() } else { errors };
-    super::without_credentials(&chosen.join("; "))
+    super::without_credentials(&lines.join("; "))
 }
 
 #[cfg(test)]
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_errors_of_git_are_kept_without_passwords_and_progress() {
-        let said = b"Cloning into 'x'...\nReceiving objects: 1%\rReceiving objects: 100%\nfatal: unable to access 'https://u:secret@h/x.git/': no\n";
+        let said = b"Cloning into 'x'...\nReceiving objects: 1% (1/9)\rReceiving objects: 100% (9/9)\nfatal: unable to access 'https://u:secret@h/x.git/': no\n";
         assert_eq!(words(said), "fatal: unable to access 'https://h/x.git/': no");
         assert_eq!(words(b"just words\n"), "just words");
     }

@@ -6,8 +6,11 @@
 mod checkout;
 mod command;
 
+use std::ffi::OsString;
+
 use super::{FetchError, Fetcher, lock};
 use crate::plan::GitSource;
+use crate::registry::ClientConfig;
 use crate::solver::KeyParts;
 use crate::store::{LayerDescriptor, Record};
 use command::Git;
@@ -37,7 +40,12 @@ impl Fetcher {
         let work = self.store.work_dir().map_err(FetchError::store(&shown))?;
         let home = work.path().join("home");
         std::fs::create_dir(&home).map_err(FetchError::io("make a directory for git"))?;
-        let git = Git { home: &home, protocols: protocols(&source.remote), kill_switch: &self.kill_switch };
+        let git = Git {
+            home: &home,
+            protocols: protocols(&source.remote),
+            network: &self.network,
+            kill_switch: &self.kill_switch,
+        };
         let resolved = resolve(&git, source)?;
         verify(source, &resolved, &shown)?;
 
@@ -63,6 +71,19 @@ impl Fetcher {
         lock(&self.trees).insert(asked.key(), layer.clone());
         Ok(layer)
     }
+}
+
+/// Proxies and certificates, in the variables that git takes them from. Loopback is never reached through a proxy.
+pub(super) fn network(config: &ClientConfig) -> Vec<(&'static str, OsString)> {
+    let proxy = &config.proxy;
+    let direct = format!("localhost,127.0.0.1,::1,{}", proxy.no_proxy.as_deref().unwrap_or_default());
+    let mut variables: Vec<(&str, OsString)> = vec![("no_proxy", direct.into())];
+    for (name, url) in [("http_proxy", &proxy.http_proxy), ("https_proxy", &proxy.https_proxy)] {
+        variables.extend(url.as_ref().map(|url| (name, OsString::from(url.reveal()))));
+    }
+    variables.extend(config.roots.file.as_ref().map(|file| ("GIT_SSL_CAINFO", file.clone().into_os_string())));
+    variables.extend(config.roots.dirs.first().map(|dir| ("GIT_SSL_CAPATH", dir.clone().into_os_string())));
+    variables
 }
 
 /// Refuses what git could take for an option, a local path, a helper program or several lines.
@@ -218,6 +239,17 @@ mod tests {
         ] {
             assert!(check(&source(remote, reference)).is_ok(), "{remote} {reference:?}");
         }
+    }
+
+    #[test]
+    fn git_is_told_of_proxies_and_certificates_and_nothing_else_of_the_surroundings() {
+        let plain = network(&ClientConfig::default());
+        assert_eq!(plain, [("no_proxy", "localhost,127.0.0.1,::1,".into())]);
+        let mut config = ClientConfig::default();
+        config.proxy.https_proxy = Some(crate::registry::Secret::new("http://u:p@proxy:1"));
+        config.roots.file = Some("/ca.pem".into());
+        let names: Vec<&str> = network(&config).iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["no_proxy", "https_proxy", "GIT_SSL_CAINFO"]);
     }
 
     #[test]
