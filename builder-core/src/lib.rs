@@ -14,6 +14,7 @@ pub mod image;
 mod builder;
 mod context;
 mod digest;
+mod distribute;
 mod engine;
 mod error;
 mod event;

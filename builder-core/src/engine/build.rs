@@ -84,8 +84,17 @@ pub(super) fn run(
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
     let origins = images.origins();
-    let outputs =
-        Outputs { store, client, names: &names, solved: &solved, main: &assembled, options: &options, origins: &origins, events };
+    let outputs = Outputs {
+        store,
+        client,
+        names: &names,
+        solved: &solved,
+        main: &assembled,
+        options: &options,
+        compression: request.compression,
+        origins: &origins,
+        events,
+    };
     let mut written = Vec::new();
     for output in &request.outputs {
         written.extend(outputs.write(output)?);

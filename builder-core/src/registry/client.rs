@@ -50,6 +50,11 @@ impl Client {
         Self { session: self.session.with_observer(observer) }
     }
 
+    /// Makes sure that `registry` (`host[:port]`) lets this client in, with the credentials that it has.
+    pub(crate) fn check_login(&self, registry: &str) -> Result<(), Error> {
+        self.session.enter(registry, &format!("registry {registry}"))
+    }
+
     /// Fetches the manifest or index that `reference` names, by its digest if it has one, by its tag otherwise.
     pub(crate) fn resolve(&self, reference: &Reference) -> Result<ResolvedManifest, Error> {
         let subject = format!("manifest of {reference}");
