@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Fetch an image into the store
     Pull(PullArgs),
+    /// Copy an image between registries, OCI layouts, archives and the store, byte for byte
+    Copy(CopyArgs),
     /// Give an image of the store further names
     Tag(TagArgs),
     /// List the tags of a repository
@@ -203,6 +205,21 @@ pub(crate) struct PullArgs {
     /// Credentials for this registry
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub(crate) creds: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct CopyArgs {
+    /// docker://NAME, store:NAME, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// The same, or docker-archive:FILE[:NAME]
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+    /// Only this platform, os/arch[/variant] [default: all that there are]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::Digest;
+use crate::copy;
 use crate::distribute;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::registry::{Client, ClientConfig, Credential};
-use crate::request::{BuildOutcome, BuildRequest, ImageSummary, Output};
+use crate::request::{BuildOutcome, BuildRequest, ImagePlace, ImageSummary, Output};
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::Store;
@@ -234,6 +235,18 @@ impl Builder {
         let (client, complaints) = self.client();
         let pulled = distribute::pull(&self.store()?, &client, name, platform);
         pulled.map_err(|error| distribute::explain(error, &complaints))
+    }
+
+    /// Copies an image byte for byte, with all its platforms unless one is asked for. Returns the digest of what was
+    /// copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Registry`],
+    /// [`ErrorKind::Store`], [`ErrorKind::Output`].
+    pub fn copy(&self, from: &ImagePlace, to: &ImagePlace, platform: Option<&str>) -> Result<Digest> {
+        let (client, complaints) = self.client();
+        let copied = copy::copy(&self.store()?, &client, from, to, platform);
+        copied.map_err(|error| distribute::explain(error, &complaints))
     }
 
     /// The tags of a repository, in its registry's order.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Push};
-use crate::image::Platform;
+use crate::image::{Descriptor, Platform};
 use crate::plan::{ImageName, ImageResolver as _};
 use crate::registry::{self, Client, ClientConfig, Credential, Reference};
 use crate::request::PullPolicy;
@@ -46,7 +46,8 @@ fn registry_error(error: &registry::Error) -> Error {
     error.hint().into_iter().fold(this, Error::hint)
 }
 
-fn reference(name: &str) -> Result<Reference> {
+/// The image that a name means.
+pub(crate) fn reference(name: &str) -> Result<Reference> {
     let parsed = name.parse::<Reference>();
     parsed.map_err(|error| Error::from_source(ErrorKind::Request, &error))
 }
@@ -61,16 +62,28 @@ pub(crate) fn push(store: &Store, client: &Client, name: &str, dest: &str) -> Re
     }
     // Where it was pulled from may be a repository of the same registry.
     let origin = image.name.parse::<Reference>().ok();
-    let layers = shelf::layers(store, &image.descriptor)?;
-    let origins: HashMap<_, _> = layers.into_iter().map(|layer| (layer, origin.clone().into_iter().collect())).collect();
+    let blobs = blobs_of(store, &image.descriptor)?;
+    let origins: HashMap<_, _> = blobs.into_iter().map(|blob| (blob, origin.clone().into_iter().collect())).collect();
     let push = Push { store, client, image: &image.descriptor, origins: &origins };
-    push.run(&[target]).map_err(|error| match &error {
-        export::Error::Registry { source, .. } => {
-            source.hint().into_iter().fold(Error::from_source(ErrorKind::Registry, &error), Error::hint)
-        }
-        _ => Error::from_source(ErrorKind::Store, &error),
-    })?;
+    push.run(&[target]).map_err(|error| push_error(&error))?;
     Ok(image.descriptor.digest)
+}
+
+/// The error of a push, with what to do about it.
+pub(crate) fn push_error(error: &export::Error) -> Error {
+    match error {
+        export::Error::Registry { source, .. } => {
+            source.hint().into_iter().fold(Error::from_source(ErrorKind::Registry, error), Error::hint)
+        }
+        _ => Error::from_source(ErrorKind::Store, error),
+    }
+}
+
+/// Layers and configs of an image of the store, of all its platforms.
+pub(crate) fn blobs_of(store: &Store, image: &Descriptor) -> Result<Vec<Digest>> {
+    let manifests = shelf::manifests(store, image)?;
+    let blobs = manifests.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
+    Ok(blobs.map(|blob| blob.digest).collect())
 }
 
 /// Fetches an image and names it in the store. Returns the digest of its manifest.

@@ -13,6 +13,7 @@ pub mod image;
 
 mod builder;
 mod context;
+mod copy;
 mod digest;
 mod distribute;
 mod engine;
@@ -39,7 +40,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileSource, ImageForm,
-    ImageSummary, MediaTypes, Output, PullPolicy,
+    ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy,
 };
 
 pub mod registries {

@@ -97,7 +97,7 @@ fn summary(store: &Store, image: &StoredImage) -> Result<ImageSummary> {
 }
 
 /// The manifests behind a descriptor that are in the store.
-fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Manifest>> {
+pub(crate) fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Manifest>> {
     let read = |digest: &Digest| store.read_blob(digest, MANIFEST_LIMIT).map_err(|e| store_error(&e));
     let parse = |bytes: &[u8]| Manifest::parse(bytes).map_err(|e| store_error(&e));
     let bytes = read(&descriptor.digest)?;
@@ -127,12 +127,6 @@ pub(crate) fn find(store: &Store, name: &str) -> Result<StoredImage> {
             None => error,
         }
     })
-}
-
-/// The layers of an image, of all its platforms.
-pub(crate) fn layers(store: &Store, descriptor: &Descriptor) -> Result<Vec<Digest>> {
-    let manifests = manifests(store, descriptor)?;
-    Ok(manifests.iter().flat_map(|manifest| &manifest.layers).map(|layer| layer.digest).collect())
 }
 
 /// Gives an image a further name, which is returned in full.

@@ -24,6 +24,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
+        Command::Copy(args) => registry::copy(builder, &args),
         Command::Tag(args) => registry::tag(&builder, &args),
         Command::LsTags(args) => registry::ls_tags(builder, &args),
         Command::Login(args) => registry::login(builder, &args),

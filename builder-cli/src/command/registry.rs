@@ -1,4 +1,4 @@
-//! `builder push`, `pull`, `tag`, `ls-tags`, `login` and `logout`
+//! `builder push`, `pull`, `copy`, `tag`, `ls-tags`, `login` and `logout`
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 
@@ -6,8 +6,9 @@ use builder_core::Builder;
 use builder_core::registries::{Credential, Secret};
 
 use super::print;
-use crate::args::{LoginArgs, LogoutArgs, LsTagsArgs, PullArgs, PushArgs, RegistryArgs, TagArgs};
+use crate::args::{CopyArgs, LoginArgs, LogoutArgs, LsTagsArgs, PullArgs, PushArgs, RegistryArgs, TagArgs};
 use crate::failure::Failure;
+use crate::options;
 use crate::registries::{self, Hosts, auth_file};
 
 /// A builder that reaches the registry of `name`, with `--creds` if they are given.
@@ -32,6 +33,13 @@ pub(crate) fn pull(builder: Builder, args: &PullArgs) -> Result<(), Failure> {
     let name = args.name.strip_prefix("docker://").unwrap_or(&args.name);
     let builder = reaching(builder, &args.registry, args.creds.as_deref(), name)?;
     print(&builder.pull(name, args.platform.as_deref())?.to_string())
+}
+
+/// Copies an image and prints its digest.
+pub(crate) fn copy(builder: Builder, args: &CopyArgs) -> Result<(), Failure> {
+    let (from, to) = (options::image_place(&args.from)?, options::image_place(&args.to)?);
+    let builder = registries::configure(builder, &args.registry, &Hosts::All)?;
+    print(&builder.copy(&from, &to, args.platform.as_deref())?.to_string())
 }
 
 /// Names an image again.

@@ -304,6 +304,78 @@ fn a_mirror_is_asked_before_docker_hub() {
     env.run(&["inspect", "docker.io/library/busybox:1.36"]).ok();
 }
 
+#[test]
+fn a_copy_has_every_byte_of_every_platform() {
+    let env = Env::new();
+    let (from, to) = (Registry::start(), Registry::start());
+    let layers: Vec<Vec<u8>> = ["one", "two"].iter().map(|name| gzip(&tar_of(name))).collect();
+    let entries: Vec<Value> = ["amd64", "arm64"]
+        .iter()
+        .zip(&layers)
+        .map(|(arch, layer)| {
+            let diff_id = sha256(&tar_of(if *arch == "amd64" { "one" } else { "two" }));
+            let config = json!({"architecture": arch, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
+            // Neither the order nor the space is what this program would write.
+            let config = format!(" {config}\n");
+            let digest = from.add_image("app", arch, &server::OCI, config.as_bytes(), &[layer]);
+            let size = manifest_of(&from, arch).len();
+            json!({"mediaType": server::OCI.manifest, "digest": digest, "size": size,
+                "platform": {"os": "linux", "architecture": arch}})
+        })
+        .collect();
+    let index = format!("{:#}", json!({"schemaVersion": 2, "mediaType": server::OCI.index, "manifests": entries}));
+    let digest = from.add_manifest("app", "all", server::OCI.index, index.as_bytes());
+    from.take_log();
+    let source = format!("docker://{}/app:all", from.host());
+    let steps = [
+        (source.clone(), "oci:layout:x".to_owned()),
+        ("oci:layout:x".to_owned(), "oci-archive:a.tar:y".to_owned()),
+        ("oci-archive:a.tar:y".to_owned(), "store:kept:1".to_owned()),
+        ("store:kept:1".to_owned(), format!("docker://{}/copied:z", to.host())),
+    ];
+    for (number, (from, to)) in steps.iter().enumerate() {
+        // Each with a store of its own but for the last, which reads what the one before has put there.
+        let state = format!("state{}", number.min(2));
+        assert_eq!(env.run(&["copy", from, to, "--state-dir", &state]).ok(), digest, "{from} to {to}");
+    }
+    assert_eq!(count(&from.take_lines(), "/blobs/"), 4, "two configs and two layers, each once");
+    let log = to.take_log();
+    let put = log.iter().find(|logged| logged.line == "PUT /v2/copied/manifests/z").unwrap();
+    assert_eq!(put.body, index.as_bytes());
+    assert_eq!(log.last().unwrap().line, put.line, "the tag comes last");
+    let one = env.run(&["copy", "--platform", "linux/arm64", &source, "docker-archive:one.tar:app:1"]).ok();
+    assert_eq!(one, entries[1]["digest"]);
+    // Within a registry nothing is sent.
+    env.run(&["copy", &format!("docker://{}/copied:z", to.host()), &format!("docker://{}/more:z", to.host())]).ok();
+    let log = to.take_lines();
+    assert_eq!((count(&log, "mount="), count(&log, "PUT /v2/more/blobs/")), (4, 0), "{log:#?}");
+    env.run(&["copy", "docker-archive:one.tar", "store:x"]).fails(2);
+    env.run(&["copy", "oci:missing", "store:x"]).fails(2);
+}
+
+/// A tar of one file.
+fn tar_of(name: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(name.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    tar.append_data(&mut header, name, name.as_bytes()).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// The manifest that the registry has under a tag of `app`.
+fn manifest_of(registry: &Registry, tag: &str) -> Vec<u8> {
+    let mut stream = std::net::TcpStream::connect(registry.host()).unwrap();
+    let request = format!("GET /v2/app/manifests/{tag} HTTP/1.1\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+    let at = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    answer.split_off(at + 4)
+}
+
 /// Debian's docker-registry. The process ends with the test.
 struct Distribution {
     child: Child,

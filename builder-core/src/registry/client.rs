@@ -34,6 +34,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Makes a client. Nothing is opened or looked up before the first request.
+    #[cfg(test)]
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self { session: Session::new(config, None) }
     }

@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod images;
 mod key;
+mod mirror;
 mod root;
 mod stub;
 mod transfer;
