@@ -31,6 +31,20 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Remove names from the store; the data goes with `prune`
     Rmi(RmiArgs),
+    /// Push an image of the store to a registry
+    Push(PushArgs),
+    /// Fetch an image into the store
+    Pull(PullArgs),
+    /// Copy an image between registries, OCI layouts, archives and the store, byte for byte
+    Copy(CopyArgs),
+    /// Give an image of the store further names
+    Tag(TagArgs),
+    /// List the tags of a repository
+    LsTags(LsTagsArgs),
+    /// Store credentials for a registry, once it has taken them
+    Login(LoginArgs),
+    /// Forget credentials for a registry
+    Logout(LogoutArgs),
     /// Make an image of a root filesystem tar
     Import(ImportArgs),
     /// Free what no image needs
@@ -153,6 +167,130 @@ pub(crate) struct BuildArgs {
     /// Print nothing but the digest of the image
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// How registries are reached.
+#[derive(Debug, Parser)]
+#[command(next_help_heading = "Registries")]
+pub(crate) struct RegistryArgs {
+    /// File of credentials [default: DOCKER_AUTH_CONFIG, $REGISTRY_AUTH_FILE or auth.json of Podman and config.json of Docker]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+
+    /// Whether certificates must hold; with false http will do, too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) tls_verify: bool,
+
+    /// How often to try again what fails for a passing reason [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) retry: Option<u32>,
+
+    /// Wait before the second try, doubled for each further one: 2s, 500ms
+    #[arg(long, value_name = "TIME", value_parser = crate::registries::delay)]
+    pub(crate) retry_delay: Option<std::time::Duration>,
+
+    /// Ask here before Docker Hub; may be given several times
+    #[arg(long = "registry-mirror", value_name = "HOST[/PATH]")]
+    pub(crate) registry_mirrors: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct PushArgs {
+    /// Name or digest of an image of the store
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Where to push it, HOST/REPOSITORY[:TAG] [default: NAME]
+    #[arg(value_name = "DEST")]
+    pub(crate) dest: Option<String>,
+    /// Credentials for this registry
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct PullArgs {
+    /// The image, [HOST/]REPOSITORY[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Platform of the image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Credentials for this registry
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct CopyArgs {
+    /// docker://NAME, store:NAME, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// The same, or docker-archive:FILE[:NAME]
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+    /// Only this platform, os/arch[/variant] [default: all that there are]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct TagArgs {
+    /// Name or digest of an image of the store
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Further names, NAME[:TAG]
+    #[arg(value_name = "NEW", required = true)]
+    pub(crate) new: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct LsTagsArgs {
+    /// The repository, [HOST/]REPOSITORY
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Credentials for this registry
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct LoginArgs {
+    /// The registry, HOST[:PORT] [default: docker.io]
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) name: Option<String>,
+    /// User name
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password; everyone on this machine can see it in the list of processes
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct LogoutArgs {
+    /// The registry, HOST[:PORT] [default: docker.io]
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) name: Option<String>,
+    /// File of credentials [default: $REGISTRY_AUTH_FILE or config.json of Docker]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

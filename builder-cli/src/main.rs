@@ -8,6 +8,7 @@ mod failure;
 mod options;
 mod output;
 mod progress;
+mod registries;
 mod terminate;
 
 use std::process::ExitCode;

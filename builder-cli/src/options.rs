@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, StepNetwork};
+use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, ImagePlace, StepNetwork};
 
 use crate::args::{CompressionName, EntitlementName, NetworkName};
 use crate::failure::Failure;
@@ -87,6 +87,30 @@ pub(crate) fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|source| Failure::usage(format!("{}: {source}", path.display())))
 }
 
+/// A place of `builder copy`.
+pub(crate) fn image_place(text: &str) -> Result<ImagePlace, Failure> {
+    let known = "docker://NAME, store:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME]";
+    let bad = || Failure::usage(format!("{text:?} is not a place of an image (known: {known})"));
+    let (kind, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(bad)?;
+    match kind {
+        "docker" => rest.strip_prefix("//").map(|name| ImagePlace::Registry(name.to_owned())).ok_or_else(bad),
+        "store" => Ok(ImagePlace::Store(rest.to_owned())),
+        "oci" | "oci-archive" => {
+            let (path, reference) = split_reference(rest);
+            Ok(match kind {
+                "oci" => ImagePlace::OciLayout { path, reference },
+                _ => ImagePlace::OciArchive { path, reference },
+            })
+        }
+        // A name may have slashes and a tag: the first colon ends the path.
+        "docker-archive" => {
+            let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name.to_owned())));
+            Ok(ImagePlace::DockerArchive { path: path.into(), name })
+        }
+        _ => Err(bad()),
+    }
+}
+
 /// `PATH[:TAG][@DIGEST]`; a path that exists as written is never split.
 fn split_reference(text: &str) -> (PathBuf, Option<String>) {
     let whole = PathBuf::from(text);
@@ -153,6 +177,24 @@ impl From<NetworkName> for StepNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn image_places() {
+        let reference = |text: &str| Some(text.to_owned());
+        for (text, place) in [
+            ("docker://h:5/a:b", ImagePlace::Registry("h:5/a:b".into())),
+            ("store:a:1", ImagePlace::Store("a:1".into())),
+            ("oci:none/dir:v1", ImagePlace::OciLayout { path: "none/dir".into(), reference: reference("v1") }),
+            ("oci:none/dir", ImagePlace::OciLayout { path: "none/dir".into(), reference: None }),
+            ("oci-archive:a.tar:x", ImagePlace::OciArchive { path: "a.tar".into(), reference: reference("x") }),
+            ("docker-archive:a.tar:q.io/x:1", ImagePlace::DockerArchive { path: "a.tar".into(), name: reference("q.io/x:1") }),
+        ] {
+            assert_eq!(image_place(text).unwrap(), place, "{text}");
+        }
+        for bad in ["a", "oci:", "docker:a", "dir:x", ""] {
+            assert!(image_place(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn build_contexts() {

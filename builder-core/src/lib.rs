@@ -13,7 +13,9 @@ pub mod image;
 
 mod builder;
 mod context;
+mod copy;
 mod digest;
+mod distribute;
 mod engine;
 mod error;
 mod event;
@@ -39,8 +41,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
-    DockerfileSource, Entitlement,
-    ImageForm, ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
+    DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,
+    StepNetwork,
 };
 
 pub mod registries {

@@ -216,6 +216,37 @@ impl Output {
     }
 }
 
+/// Where an image is, or shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImagePlace {
+    /// A registry: `[HOST/]REPOSITORY[:TAG][@DIGEST]`.
+    Registry(String),
+    /// The store, by this name.
+    Store(String),
+    /// An OCI layout.
+    OciLayout {
+        /// The directory; made when missing.
+        path: PathBuf,
+        /// Tag, or digest of what is copied from there.
+        reference: Option<String>,
+    },
+    /// A tar of an OCI layout.
+    OciArchive {
+        /// The file; replaced as a whole.
+        path: PathBuf,
+        /// Tag, or digest of what is copied from there.
+        reference: Option<String>,
+    },
+    /// A tar for `docker load`, for one platform. Can only be written.
+    DockerArchive {
+        /// The file; replaced as a whole.
+        path: PathBuf,
+        /// Name of the image.
+        name: Option<String>,
+    },
+}
+
 /// When a base image is looked up in its registry although the store has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

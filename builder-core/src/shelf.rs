@@ -116,7 +116,7 @@ fn summary(store: &Store, image: &StoredImage) -> Result<ImageSummary> {
 }
 
 /// The manifests behind a descriptor that are in the store.
-fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Manifest>> {
+pub(crate) fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Manifest>> {
     let read = |digest: &Digest| store.read_blob(digest, MANIFEST_LIMIT).map_err(|e| store_error(&e));
     let parse = |bytes: &[u8]| Manifest::parse(bytes).map_err(|e| store_error(&e));
     let bytes = read(&descriptor.digest)?;
@@ -133,7 +133,8 @@ fn config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
     ImageConfig::parse(&bytes).map_err(|e| store_error(&e))
 }
 
-fn find(store: &Store, name: &str) -> Result<StoredImage> {
+/// The image of that name or digest.
+pub(crate) fn find(store: &Store, name: &str) -> Result<StoredImage> {
     let images = store.images().map_err(|e| store_error(&e))?;
     let full = name.parse::<Digest>().map(|digest| digest.to_string()).or_else(|_| full_name(name))?;
     let found = images.iter().find(|image| image.name == full || image.descriptor.digest.to_string() == full);
@@ -145,6 +146,18 @@ fn find(store: &Store, name: &str) -> Result<StoredImage> {
             None => error,
         }
     })
+}
+
+/// Gives an image a further name, which is returned in full.
+pub(crate) fn tag(store: &Store, name: &str, new: &str) -> Result<String> {
+    let image = find(store, name)?;
+    let reference: Reference =
+        new.parse().map_err(|error: crate::registry::ReferenceError| Error::from_source(ErrorKind::Request, &error))?;
+    if reference.digest().is_some() {
+        return Err(Error::new(ErrorKind::Request, format!("the name {new:?} has a digest")));
+    }
+    store.tag_image(&reference.to_string(), &image.descriptor).map_err(|e| store_error(&e))?;
+    Ok(reference.to_string())
 }
 
 /// Manifest and config of an image.

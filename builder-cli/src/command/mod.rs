@@ -3,6 +3,7 @@
 mod build;
 mod doctor;
 mod import;
+mod registry;
 mod store;
 
 use std::io::Write as _;
@@ -12,12 +13,22 @@ use builder_core::Builder;
 
 use crate::args::{Args, Command};
 use crate::failure::Failure;
+use crate::registries;
 
 /// Does what the command line says.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let builder = Builder::open(state_dir(args.state_dir)?)?;
     match args.command {
-        Command::Build(args) => build::run(&builder, &args),
+        Command::Build(args) => {
+            build::run(&registries::configure(builder, &args.registry, &registries::Hosts::All)?, &args)
+        }
+        Command::Push(args) => registry::push(builder, &args),
+        Command::Pull(args) => registry::pull(builder, &args),
+        Command::Copy(args) => registry::copy(builder, &args),
+        Command::Tag(args) => registry::tag(&builder, &args),
+        Command::LsTags(args) => registry::ls_tags(builder, &args),
+        Command::Login(args) => registry::login(builder, &args),
+        Command::Logout(args) => registry::logout(&args),
         Command::Images(args) => store::images(&builder, &args),
         Command::Inspect(args) => store::inspect(&builder, &args),
         Command::Rmi(args) => store::rmi(&builder, &args),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::registry::{Credential, CredentialSource};
+use crate::registry::{Client, ClientConfig, Credential, CredentialSource, Notice};
 use crate::rootless;
 
 /// From the engine to its caller.
@@ -29,8 +29,22 @@ pub(super) fn answers() -> (impl Fn(String) + Send + 'static, Receiver<String>) 
     (move |answer| drop(sender.send(answer)), receiver)
 }
 
+/// Makes a client that asks the caller for credentials and tells it what went wrong on the way.
+pub(super) fn client(config: ClientConfig, news: rootless::News, answers: Receiver<String>) -> Client {
+    let client = Client::with_credential_source(config, credential_source(news.clone(), answers));
+    client.with_observer(move |notice| {
+        let code = match notice {
+            Notice::Retry { .. } => "registry-retry",
+            Notice::MirrorFailed { .. } => "mirror-failed",
+        };
+        let event = Event::Warning { code: code.to_owned(), message: notice.to_string() };
+        // Nobody is there who could be told.
+        drop(news.event(&News::Event(event)));
+    })
+}
+
 /// Asks the caller, one question at a time. A failure is told as a warning; the registry is asked without credentials.
-pub(super) fn credential_source(news: rootless::News, answers: Receiver<String>) -> CredentialSource {
+fn credential_source(news: rootless::News, answers: Receiver<String>) -> CredentialSource {
     let answers = Mutex::new(answers);
     Arc::new(move |host| {
         let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);

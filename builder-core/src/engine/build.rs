@@ -102,6 +102,7 @@ pub(super) fn run(
         solved: &solved,
         main: &assembled,
         options: &options,
+        compression: request.compression,
         origins: &origins,
         events,
     };

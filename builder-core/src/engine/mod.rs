@@ -42,8 +42,11 @@ pub(crate) fn main(engine: Engine) -> i32 {
         let news = news.clone();
         move |event: Event| drop(news.event(&News::Event(event)))
     };
-    let source = ask::credential_source(news.clone(), answers);
-    let reply: Result<Answer, Error> = task.run(&cancel, no_exec, source, &events);
+    let connect = {
+        let news = news.clone();
+        move |config| ask::client(config, news, answers)
+    };
+    let reply: Result<Answer, Error> = task.run(&cancel, no_exec, connect, &events);
     i32::from(news.reply(&reply).is_err())
 }
 

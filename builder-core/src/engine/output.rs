@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::export::{self, Push, Rootfs};
 use crate::layer::LayerOptions;
 use crate::registry::{Client, Reference};
-use crate::request::{BuildRequest, ImageForm, Output};
+use crate::request::{BuildRequest, Compression, ImageForm, Output};
 use crate::store::Store;
 use crate::worker::WorkerOptions;
 
@@ -24,6 +24,8 @@ pub(super) struct Outputs<'a> {
     /// The image in the store.
     pub(super) main: &'a Assembled,
     pub(super) options: &'a WorkerOptions,
+    /// That of the request.
+    pub(super) compression: Option<Compression>,
     /// Where blobs are known to be.
     pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
     pub(super) events: &'a (dyn Fn(Event) + Sync),
@@ -139,7 +141,7 @@ impl Outputs<'_> {
 
     fn assembled(&self, form: &ImageForm) -> Result<Assembled, Error> {
         let layers = LayerOptions {
-            compression: form.compression.unwrap_or(self.options.compression),
+            compression: form.compression.or(self.compression).unwrap_or_default(),
             threads: self.options.threads,
             clamp_mtime: self.options.clamp,
         };

@@ -9,7 +9,7 @@ use super::Cancel;
 use super::build::{self, Surroundings};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::registry::{Client, ClientConfig, CredentialSource};
+use crate::registry::{Client, ClientConfig};
 use crate::request::{BuildOutcome, BuildRequest};
 use crate::store::{PruneOptions, PruneScope, Store};
 
@@ -59,14 +59,14 @@ impl Task {
         self,
         cancel: &Cancel,
         no_exec: Option<Error>,
-        credentials: CredentialSource,
+        connect: impl FnOnce(ClientConfig) -> Client,
         events: &(dyn Fn(Event) + Sync),
     ) -> Result<Answer, Error> {
         let store = Store::open(&self.state_dir).map_err(|e| store_error(&e))?;
         match self.kind {
             TaskKind::Build(request, facts, config) => {
                 let registries = (*config).clone();
-                let client = Client::with_credential_source(*config, credentials);
+                let client = connect(*config);
                 let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
                 build::run(around, &request, &facts).map(Answer::Built)
             }

@@ -34,6 +34,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Makes a client. Nothing is opened or looked up before the first request.
+    #[cfg(test)]
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self { session: Session::new(config, None) }
     }
@@ -48,6 +49,11 @@ impl Client {
     #[must_use]
     pub(crate) fn with_observer(&self, observer: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         Self { session: self.session.with_observer(observer) }
+    }
+
+    /// Makes sure that `registry` (`host[:port]`) lets this client in, with the credentials that it has.
+    pub(crate) fn check_login(&self, registry: &str) -> Result<(), Error> {
+        self.session.enter(registry, &format!("registry {registry}"))
     }
 
     /// Fetches the manifest or index that `reference` names, by its digest if it has one, by its tag otherwise.

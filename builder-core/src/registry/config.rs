@@ -99,7 +99,7 @@ pub enum VerifyTls {
 /// What is special about one host. Without a rule: https with a valid certificate, or, on loopback, whatever answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRule {
-    /// `host[:port]` as in image names; `docker.io` for Docker Hub.
+    /// `host[:port]` as in image names; `docker.io` for Docker Hub; `*` for every host without a rule of its own.
     pub host: String,
     /// Whether http will do.
     pub plain_http: PlainHttp,

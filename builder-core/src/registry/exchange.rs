@@ -18,7 +18,7 @@ use super::config::{ClientConfig, PlainHttp, RetryPolicy};
 use super::credentials::Access;
 use super::endpoint::{AskedBy, Endpoint, endpoints};
 use super::error::{self, Error};
-use super::reference::Reference;
+use super::reference::{Reference, api_host, canonical_registry};
 use super::retry::retry_after;
 use super::tls;
 use super::transport::{Payload, Request, Transport, host_of, is_loopback};
@@ -45,6 +45,28 @@ pub(crate) enum Notice<'a> {
         /// Why.
         error: &'a Error,
     },
+}
+
+impl fmt::Display for Notice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = match self {
+            Self::Retry { error, wait } => {
+                write!(f, "trying again in {:.1} s: ", wait.as_secs_f64())?;
+                error
+            }
+            Self::MirrorFailed { mirror, error } => {
+                write!(f, "the mirror {mirror} is of no use: ")?;
+                error
+            }
+        };
+        error.fmt(f)?;
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }
 
 type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
@@ -120,6 +142,9 @@ impl<'a> Call<'a> {
     }
 
     fn scope(&self) -> BTreeSet<String> {
+        if self.endpoint.repository.is_empty() {
+            return BTreeSet::new();
+        }
         let actions = match self.access {
             Access::Pull => "pull",
             Access::Push => "pull,push",
@@ -210,6 +235,15 @@ impl Session {
         if let Some(observer) = &self.observer {
             observer(notice);
         }
+    }
+
+    /// Asks whether `registry` lets this client in at all.
+    pub(super) fn enter(&self, registry: &str, subject: &str) -> Result<(), Error> {
+        let host = api_host(&canonical_registry(registry)).to_owned();
+        let url = join(&self.base(&host, subject)?, "v2/", subject)?;
+        let endpoint = Endpoint { host, repository: String::new(), is_mirror: false };
+        let call = Call { target: Target::Url(&url), ..Call::read(&endpoint, Method::GET, "", subject) };
+        self.retrying(|| self.send(&call)).map(drop)
     }
 
     /// Returns the registry itself, without its mirrors: the place to write to.

@@ -82,7 +82,8 @@ impl Transport {
             let host = canonical_registry(host);
             api_host(host.strip_suffix(":443").unwrap_or(&host)).to_owned()
         };
-        self.config.hosts.iter().find(|rule| normal(&rule.host) == normal(host))
+        let rules = &self.config.hosts;
+        rules.iter().find(|rule| normal(&rule.host) == normal(host)).or_else(|| rules.iter().find(|rule| rule.host == "*"))
     }
 
     /// Returns whether `host[:port]` may be spoken to without TLS. Loopback may: nobody listens in between.

@@ -24,7 +24,7 @@ const PARALLEL_FETCHES: usize = 4;
 
 /// Where the blobs of an image are, if not in the store.
 #[derive(Debug, Clone)]
-enum Place {
+pub(super) enum Place {
     Store,
     Registry(Reference),
     Layout(Arc<ImageSource>),
@@ -108,8 +108,8 @@ impl From<ImageError> for Error {
 /// Finds and fetches images for one build.
 #[derive(Debug)]
 pub(crate) struct Images {
-    store: Store,
-    client: Client,
+    pub(super) store: Store,
+    pub(super) client: Client,
     contexts: Vec<(String, ContextSource)>,
     policy: PullPolicy,
     found: Mutex<HashMap<Digest, Found>>,
@@ -282,28 +282,7 @@ impl Images {
             let reason = format!("{} diff IDs for {} layers", diff_ids.len(), layers.len());
             return Err(ImageError::Inconsistent { name, reason });
         }
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.fetch_blob(&name, &found.place, layer, progress) {
-                    failed().get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL_FETCHES.min(layers.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
+        self.fetch_all(&name, &found.place, layers, progress)?;
         self.remember(&found)?;
         let describe = |(layer, diff_id): (&Descriptor, &DiffId)| LayerDescriptor {
             digest: layer.digest,
@@ -312,6 +291,36 @@ impl Images {
             media_type: layer.media_type.clone(),
         };
         Ok(layers.iter().zip(diff_ids).map(describe).collect())
+    }
+
+    /// Brings blobs into the store, several at once.
+    pub(super) fn fetch_all(
+        &self,
+        name: &str,
+        place: &Place,
+        blobs: &[Descriptor],
+        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
+    ) -> Result<(), ImageError> {
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.fetch_blob(name, place, blob, progress) {
+                    failed().get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..PARALLEL_FETCHES.min(blobs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     /// Names a fetched image in the store, so that the next build finds it there.

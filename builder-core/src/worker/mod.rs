@@ -11,6 +11,7 @@ mod exec;
 mod files;
 mod images;
 mod key;
+mod mirror;
 mod mounts;
 mod remote;
 mod root;

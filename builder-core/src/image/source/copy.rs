@@ -5,8 +5,10 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{ImageSource, SourceError};
-use crate::image::{CONFIG_LIMIT, Descriptor, ImageConfig, MANIFEST_LIMIT, Manifest, Platform};
+use super::{ImageSource, MAX_DEPTH, SourceError};
+use crate::image::{
+    CONFIG_LIMIT, Descriptor, ImageConfig, Index, MANIFEST_LIMIT, Manifest, Platform, is_index,
+};
 use crate::store::{self, Store};
 
 /// An image whose blobs are all in the store.
@@ -60,6 +62,30 @@ impl ImageSource {
             work();
         });
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Copies an image into the store: a manifest with its blobs, an index with all that it names. What a document names
+    /// comes before it. Layers with addresses of their own may be missing.
+    pub(crate) fn copy_all(&self, store: &Store, image: &Descriptor) -> Result<(), SourceError> {
+        self.copy_below(store, image, MAX_DEPTH)
+    }
+
+    fn copy_below(&self, store: &Store, image: &Descriptor, depth: usize) -> Result<(), SourceError> {
+        if depth == 0 {
+            let reason = "indexes are nested too deep".to_owned();
+            return Err(SourceError::NotALayout { path: self.path.clone(), reason });
+        }
+        let bytes = self.read(image, MANIFEST_LIMIT)?;
+        if is_index(&image.media_type) {
+            let index = Index::parse(&bytes).map_err(|source| self.document(image.digest, source))?;
+            index.manifests.iter().try_for_each(|entry| self.copy_below(store, entry, depth - 1))?;
+        } else {
+            let manifest = Manifest::parse(&bytes).map_err(|source| self.document(image.digest, source))?;
+            let has = |blob: &&Descriptor| blob.urls.is_empty() || self.open_blob(&blob.digest).is_ok();
+            let blobs = manifest.layers.iter().chain([&manifest.config]).filter(has);
+            blobs.into_iter().try_for_each(|blob| self.copy_blob(store, blob))?;
+        }
+        self.copy_blob(store, image)
     }
 
     /// Copies one blob into the store unless it is there, verifying digest and size.

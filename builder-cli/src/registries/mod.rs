@@ -1,0 +1,199 @@
+//! What the environment, configuration files and the command line say about registries, as values for the library.
+
+pub(crate) mod auth_file;
+mod helper;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use builder_core::Builder;
+use builder_core::registries::{
+    ClientConfig, Credential, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy, Roots,
+    Secret, VerifyTls,
+};
+
+use crate::args::RegistryArgs;
+use crate::failure::Failure;
+use auth_file::AuthFiles;
+
+/// The hosts that `--tls-verify=false` is about.
+pub(crate) enum Hosts<'a> {
+    /// All that the command speaks to.
+    All,
+    /// This one.
+    One(&'a str),
+}
+
+/// A variable of the environment; one that is empty is as if it was not set.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// As [`variable`], in upper case or, as some tools want it, in lower case.
+fn either_case(name: &str) -> Option<String> {
+    variable(name).or_else(|| variable(&name.to_lowercase()))
+}
+
+fn home() -> Option<PathBuf> {
+    variable("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+}
+
+/// Gives `builder` all that is known about registries. Files of credentials are read, programs are only started when a
+/// registry asks who is there.
+pub(crate) fn configure(builder: Builder, args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<Builder, Failure> {
+    let files = AuthFiles::read(args.authfile.as_deref())?;
+    let mut config = base_config(args, hosts)?;
+    config.credentials = files.credentials.clone();
+    config.helpers = files.helper_hosts();
+    Ok(builder.registries(config).credential_source(move |host| files.ask_helper(host)))
+}
+
+/// As [`configure`], with these credentials for `host` and none for any other.
+pub(crate) fn configure_with(
+    builder: Builder,
+    args: &RegistryArgs,
+    host: &str,
+    credential: Credential,
+) -> Result<Builder, Failure> {
+    let mut config = base_config(args, &Hosts::One(host))?;
+    config.credentials.insert(host, None, credential);
+    Ok(builder.registries(config))
+}
+
+/// Everything but credentials.
+fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<ClientConfig, Failure> {
+    let mut config = ClientConfig { roots: roots(), cert_dirs: cert_dirs(), proxy: proxy(), ..ClientConfig::default() };
+    config.retry = RetryPolicy {
+        attempts: args.retry.map_or(config.retry.attempts, |retries| retries.saturating_add(1)),
+        first_delay: args.retry_delay.unwrap_or(config.retry.first_delay),
+        max_delay: args.retry_delay.map_or(config.retry.max_delay, |delay| delay.max(config.retry.max_delay)),
+        ..config.retry
+    };
+    if !args.tls_verify {
+        let host = match hosts {
+            Hosts::All => "*",
+            Hosts::One(host) => host,
+        };
+        let rule = HostRule { plain_http: PlainHttp::Allowed, verify: VerifyTls::No, ..HostRule::new(host) };
+        config.hosts.push(rule);
+    }
+    add_mirrors(&mut config, &args.registry_mirrors)?;
+    Ok(config)
+}
+
+/// `--registry-mirror`: places to ask before Docker Hub.
+fn add_mirrors(config: &mut ClientConfig, mirrors: &[String]) -> Result<(), Failure> {
+    let mut rule =
+        RegistryRule { prefix: "docker.io".to_owned(), location: None, mirrors: Vec::new(), blocked: false };
+    for text in mirrors {
+        let (plain, location) = match text.split_once("://") {
+            Some(("https", location)) => (false, location),
+            Some(("http", location)) => (true, location),
+            Some(_) => return Err(Failure::usage(format!("--registry-mirror {text:?} is neither https nor http"))),
+            None => (false, text.as_str()),
+        };
+        let location = location.trim_end_matches('/').to_owned();
+        let host = location.split('/').next().unwrap_or_default().to_owned();
+        if host.is_empty() || host.contains('@') {
+            return Err(Failure::usage(format!("--registry-mirror {text:?} is no HOST[:PORT][/PATH]")));
+        }
+        if plain {
+            config.hosts.push(HostRule { plain_http: PlainHttp::Always, ..HostRule::new(host) });
+        }
+        rule.mirrors.push(Mirror { location, pull: MirrorPull::All });
+    }
+    if !rule.mirrors.is_empty() {
+        config.registries.push(rule);
+    }
+    Ok(())
+}
+
+fn proxy() -> ProxyConfig {
+    // What a web server passes a CGI program as HTTP_PROXY comes from the client of that server.
+    let http_proxy = either_case("HTTP_PROXY").filter(|_| variable("REQUEST_METHOD").is_none());
+    ProxyConfig {
+        http_proxy: http_proxy.map(Secret::new),
+        https_proxy: either_case("HTTPS_PROXY").map(Secret::new),
+        no_proxy: either_case("NO_PROXY"),
+    }
+}
+
+fn roots() -> Roots {
+    let dirs = variable("SSL_CERT_DIR");
+    let dirs = dirs.iter().flat_map(|dirs| std::env::split_paths(dirs)).filter(|dir| !dir.as_os_str().is_empty());
+    Roots { file: variable("SSL_CERT_FILE").map(PathBuf::from), dirs: dirs.collect(), extra: Vec::new() }
+}
+
+/// Docker's and Podman's directories of certificates by host.
+fn cert_dirs() -> Vec<PathBuf> {
+    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".config")));
+    let own = config.iter().flat_map(|dir| [dir.join("containers/certs.d"), dir.join("docker/certs.d")]);
+    own.chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
+}
+
+/// `USER[:PASSWORD]`; without a password it is empty.
+pub(crate) fn basic(text: &str) -> Result<Credential, Failure> {
+    let (username, password) = text.split_once(':').unwrap_or((text, ""));
+    if username.is_empty() {
+        return Err(Failure::usage("the credentials have no user name"));
+    }
+    Ok(Credential::Basic { username: username.to_owned(), password: Secret::new(password) })
+}
+
+/// Seconds, with or without a fraction and `s`; or `ms` or `m` behind the number.
+pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("{unit:?} is no unit of time (ms, s, m)")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+}
+
+/// The registry of an image name: `host[:port]`.
+pub(crate) fn host_of(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((first, _)) if first == "localhost" || first.contains(['.', ':']) => first,
+        _ => "docker.io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays() {
+        for (text, millis) in [("2", 2000), ("2s", 2000), ("0.5", 500), ("500ms", 500), ("1m", 60_000)] {
+            assert_eq!(delay(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for bad in ["", "s", "-1", "1h", "x"] {
+            assert!(delay(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mirrors() {
+        let mut config = ClientConfig::default();
+        add_mirrors(&mut config, &["https://m.example/hub/".into(), "http://plain:5000".into()]).unwrap();
+        let locations: Vec<_> = config.registries[0].mirrors.iter().map(|mirror| mirror.location.as_str()).collect();
+        assert_eq!((config.registries[0].prefix.as_str(), locations), ("docker.io", vec!["m.example/hub", "plain:5000"]));
+        assert_eq!(config.hosts.iter().map(|rule| rule.host.as_str()).collect::<Vec<_>>(), ["plain:5000"]);
+        for bad in ["ftp://x", "https://", "https://user:pass@x"] {
+            assert!(add_mirrors(&mut config, &[bad.into()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_names() {
+        for (name, host) in [("a", "docker.io"), ("a/b:1", "docker.io"), ("h:1/a", "h:1"), ("localhost/a", "localhost")] {
+            assert_eq!(host_of(name), host);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! An image as its registry has it: the index with all that it names, or the manifest for one platform.
+
+use super::images::{ImageError, Images, Place};
+use crate::image::{self, Descriptor, Index, Manifest, Platform};
+use crate::registry::{Reference, ResolvedManifest};
+
+/// Indexes in indexes that are followed; real ones have none.
+const MAX_DEPTH: usize = 8;
+
+impl Images {
+    /// Brings an image into the store without naming it there, with all platforms unless one is asked for.
+    pub(crate) fn mirror(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Descriptor, ImageError> {
+        let registry = |source| ImageError::Registry { name: reference.to_string(), source };
+        let resolved = self.client.resolve(reference).map_err(registry)?;
+        let Some(platform) = platform.filter(|_| image::is_index(&resolved.media_type)) else {
+            return self.mirror_document(reference, resolved, MAX_DEPTH);
+        };
+        let name = reference.to_string();
+        let index = Index::parse(&resolved.bytes);
+        let index = index.map_err(|source| ImageError::Document { name: name.clone(), source })?;
+        let chosen = index.choose(platform).map_err(|source| ImageError::Platform { name, source })?;
+        let manifest = self.client.manifest_by_digest(reference, chosen.digest).map_err(registry)?;
+        self.mirror_document(reference, manifest, MAX_DEPTH)
+    }
+
+    /// What a document names goes into the store before it does.
+    fn mirror_document(
+        &self,
+        reference: &Reference,
+        document: ResolvedManifest,
+        depth: usize,
+    ) -> Result<Descriptor, ImageError> {
+        let name = reference.to_string();
+        if depth == 0 {
+            return Err(ImageError::Inconsistent { name, reason: "indexes are nested too deep".to_owned() });
+        }
+        let parse_error = |source| ImageError::Document { name: name.clone(), source };
+        if image::is_index(&document.media_type) {
+            for entry in Index::parse(&document.bytes).map_err(parse_error)?.manifests {
+                let inner = self.client.manifest_by_digest(reference, entry.digest);
+                let inner = inner.map_err(|source| ImageError::Registry { name: name.clone(), source })?;
+                self.mirror_document(reference, inner, depth - 1)?;
+            }
+        } else {
+            let manifest = Manifest::parse(&document.bytes).map_err(parse_error)?;
+            // What has addresses of its own is fetched from there by whoever uses it.
+            let layers = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
+            let blobs: Vec<Descriptor> = layers.chain([manifest.config]).collect();
+            self.fetch_all(&name, &Place::Registry(reference.clone()), &blobs, &|_, _, _| {})?;
+        }
+        let size = document.bytes.len() as u64;
+        self.store.put_blob(&document.bytes).map_err(|source| ImageError::Store { name: name.clone(), source })?;
+        Ok(Descriptor::new(document.media_type, document.digest, size))
+    }
+}
