@@ -2,8 +2,8 @@
 //! `builder-core`.
 
 mod args;
-mod confidential;
 mod command;
+mod confidential;
 mod failure;
 mod options;
 mod output;

@@ -54,7 +54,8 @@ fn context_place(name: &str, place: &str) -> Result<ContextSource, Failure> {
         return Ok(source);
     }
     if place.contains("://") || place == "-" {
-        let known = "a directory, a tar, http(s)://, git, oci-layout://DIR, oci-archive:FILE and docker-image://REF are";
+        let known =
+            "a directory, a tar, http(s)://, git, oci-layout://DIR, oci-archive:FILE and docker-image://REF are";
         return Err(Failure::usage(format!("--build-context {name}={place}: this kind is not supported; {known}")));
     }
     Ok(if path.is_file() { ContextSource::Archive(absolute(path)?) } else { ContextSource::Directory(path) })
@@ -187,7 +188,10 @@ mod tests {
             ("oci:none/dir:v1", ImagePlace::OciLayout { path: "none/dir".into(), reference: reference("v1") }),
             ("oci:none/dir", ImagePlace::OciLayout { path: "none/dir".into(), reference: None }),
             ("oci-archive:a.tar:x", ImagePlace::OciArchive { path: "a.tar".into(), reference: reference("x") }),
-            ("docker-archive:a.tar:q.io/x:1", ImagePlace::DockerArchive { path: "a.tar".into(), name: reference("q.io/x:1") }),
+            (
+                "docker-archive:a.tar:q.io/x:1",
+                ImagePlace::DockerArchive { path: "a.tar".into(), name: reference("q.io/x:1") },
+            ),
         ] {
             assert_eq!(image_place(text).unwrap(), place, "{text}");
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::Digest;
 use crate::copy;
 use crate::distribute;
+use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::registry::{Client, ClientConfig, Credential};

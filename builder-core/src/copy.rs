@@ -84,15 +84,11 @@ fn choose(store: &Store, image: Descriptor, platform: Option<&Platform>) -> Resu
 }
 
 /// Takes an image from the store to where it shall be.
-fn put(
-    store: &Store,
-    client: &Client,
-    mut image: Descriptor,
-    to: &ImagePlace,
-    origin: Option<&str>,
-) -> Result<()> {
+fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, origin: Option<&str>) -> Result<()> {
     let written = |result: Result<(), export::Error>| result.map_err(|e| Error::from_source(ErrorKind::Output, &e));
-    if let ImagePlace::OciLayout { reference: Some(name), .. } | ImagePlace::OciArchive { reference: Some(name), .. } = to {
+    if let ImagePlace::OciLayout { reference: Some(name), .. } | ImagePlace::OciArchive { reference: Some(name), .. } =
+        to
+    {
         if name.parse::<Digest>().is_ok() {
             return Err(Error::new(ErrorKind::Request, "an image is copied under a tag, not under a digest"));
         }

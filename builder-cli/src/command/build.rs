@@ -52,7 +52,8 @@ fn source(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildReq
     Ok(match &args.file {
         None if !is_directory => BuildRequest::from_context(DockerfileInContext::Default, context),
         Some(path) if !is_directory && path.as_os_str() != "-" => {
-            let path = path.to_str().ok_or_else(|| Failure::usage("the name of the Dockerfile is not UTF-8".to_owned()))?;
+            let path =
+                path.to_str().ok_or_else(|| Failure::usage("the name of the Dockerfile is not UTF-8".to_owned()))?;
             BuildRequest::from_context(DockerfileInContext::Path(path.to_owned()), context)
         }
         _ => BuildRequest::new(dockerfile(args)?, context),

@@ -104,7 +104,9 @@ impl AuthFiles {
         let fail = |what: String| Failure::usage(format!("{name} is not usable: {what}"));
         let file: AuthFile = serde_json::from_slice(bytes)
             // Without the text around it, which may be a password.
-            .map_err(|error| fail(format!("no credentials in JSON (line {}, column {})", error.line(), error.column())))?;
+            .map_err(|error| {
+                fail(format!("no credentials in JSON (line {}, column {})", error.line(), error.column()))
+            })?;
         for (key, auth) in &file.auths {
             if let Some(credential) = auth.credential().map_err(|what| fail(format!("{key:?}: {what}")))? {
                 self.credentials.insert(key, None, credential);
@@ -198,11 +200,12 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temp = dir.join(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temp, &path)
-    });
+    let written =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&temp, &path)
+        });
     // The error that is reported is the first one.
     written.inspect_err(|_| drop(std::fs::remove_file(&temp)))
 }
@@ -228,7 +231,10 @@ mod tests {
         assert_eq!(one(&encoded("u:p:q")), basic("u", "p:q"));
         assert_eq!(one(&encoded("u:p\0\0")), basic("u", "p"));
         assert_eq!(one(r#"{"username":"u","password":"p"}"#), basic("u", "p"));
-        assert_eq!(one(r#"{"auth":"dTpw","identitytoken":"t"}"#), Ok(Some(Credential::IdentityToken(Secret::new("t")))));
+        assert_eq!(
+            one(r#"{"auth":"dTpw","identitytoken":"t"}"#),
+            Ok(Some(Credential::IdentityToken(Secret::new("t"))))
+        );
         assert_eq!(one(r#"{"registrytoken":"r"}"#), Ok(Some(Credential::RegistryToken(Secret::new("r")))));
         assert_eq!(one("{}"), Ok(None), "an entry whose credentials are in a store");
         assert!(one(&encoded("nocolon")).is_err() && one(r#"{"auth":"%"}"#).is_err());

@@ -14,9 +14,24 @@ const LIMIT: Duration = Duration::from_secs(60);
 const MAX_ANSWER: u64 = 1 << 20;
 /// What helpers get of the environment, besides what begins with one of [`PREFIXES`]: nothing that is ours or the build's.
 const VARIABLES: [&str; 18] = [
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME",
-    "GPG_TTY", "PASSWORD_STORE_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
-    "https_proxy", "no_proxy",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "GNUPGHOME",
+    "GPG_TTY",
+    "PASSWORD_STORE_DIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "no_proxy",
 ];
 const PREFIXES: [&str; 7] = ["XDG_", "LC_", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "ECR_"];
 
@@ -37,7 +52,8 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String
     }
     let program = format!("docker-credential-{name}");
     let kept = std::env::vars_os().filter(|(key, _)| {
-        key.to_str().is_some_and(|key| VARIABLES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
+        key.to_str()
+            .is_some_and(|key| VARIABLES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
     });
     let mut command = Command::new(&program);
     command.arg("get").env_clear().envs(kept);

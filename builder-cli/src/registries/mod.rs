@@ -83,8 +83,7 @@ fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<ClientConfig, F
 
 /// `--registry-mirror`: places to ask before Docker Hub.
 fn add_mirrors(config: &mut ClientConfig, mirrors: &[String]) -> Result<(), Failure> {
-    let mut rule =
-        RegistryRule { prefix: "docker.io".to_owned(), location: None, mirrors: Vec::new(), blocked: false };
+    let mut rule = RegistryRule { prefix: "docker.io".to_owned(), location: None, mirrors: Vec::new(), blocked: false };
     for text in mirrors {
         let (plain, location) = match text.split_once("://") {
             Some(("https", location)) => (false, location),
@@ -183,7 +182,10 @@ mod tests {
         let mut config = ClientConfig::default();
         add_mirrors(&mut config, &["https://m.example/hub/".into(), "http://plain:5000".into()]).unwrap();
         let locations: Vec<_> = config.registries[0].mirrors.iter().map(|mirror| mirror.location.as_str()).collect();
-        assert_eq!((config.registries[0].prefix.as_str(), locations), ("docker.io", vec!["m.example/hub", "plain:5000"]));
+        assert_eq!(
+            (config.registries[0].prefix.as_str(), locations),
+            ("docker.io", vec!["m.example/hub", "plain:5000"])
+        );
         assert_eq!(config.hosts.iter().map(|rule| rule.host.as_str()).collect::<Vec<_>>(), ["plain:5000"]);
         for bad in ["ftp://x", "https://", "https://user:pass@x"] {
             assert!(add_mirrors(&mut config, &[bad.into()]).is_err(), "{bad}");
@@ -192,7 +194,8 @@ mod tests {
 
     #[test]
     fn hosts_of_names() {
-        for (name, host) in [("a", "docker.io"), ("a/b:1", "docker.io"), ("h:1/a", "h:1"), ("localhost/a", "localhost")] {
+        for (name, host) in [("a", "docker.io"), ("a/b:1", "docker.io"), ("h:1/a", "h:1"), ("localhost/a", "localhost")]
+        {
             assert_eq!(host_of(name), host);
         }
     }

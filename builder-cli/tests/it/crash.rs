@@ -27,7 +27,11 @@ impl Scene {
         let builder = env.path("builder");
         fs::copy(program(), &builder).unwrap();
         env.import_busybox();
-        Self { env, builder, marker: format!("{}", 1_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(marker)) }
+        Self {
+            env,
+            builder,
+            marker: format!("{}", 1_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(marker)),
+        }
     }
 
     /// Processes that belong to a build of this workplace.
@@ -45,7 +49,9 @@ impl Scene {
         let is_ours = cmdline.contains(&self.marker)
             || cmdline.contains(&place.display().to_string())
             || ["exe", "cwd", "root"].iter().any(|name| link(name));
-        is_ours.then(|| format!("{} {cmdline}: {}", process.display(), status.lines().take(7).collect::<Vec<_>>().join(" ")))
+        is_ours.then(|| {
+            format!("{} {cmdline}: {}", process.display(), status.lines().take(7).collect::<Vec<_>>().join(" "))
+        })
     }
 
     /// The kernel needs a moment to take a process tree apart, a loaded machine a long one.
@@ -134,11 +140,13 @@ fn a_signal_ends_the_build_and_leaves_nothing() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let marker = &scene.marker;
         // The command does not hear: its shell ignores the signals, and half of it has a session of its own.
-        let dockerfile =
-            format!("FROM busybox\nRUN trap '' TERM INT HUP; (sleep {marker} &); echo {signal} started; sleep {marker}\n");
+        let dockerfile = format!(
+            "FROM busybox\nRUN trap '' TERM INT HUP; (sleep {marker} &); echo {signal} started; sleep {marker}\n"
+        );
         scene.env.file("Dockerfile", dockerfile);
         let args = ["build", "--progress", "json", "context"];
-        let mut child = scene.env.command_of(&scene.builder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            scene.env.command_of(&scene.builder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("step_output")), "the command starts");
         let alive = scene.survivors();

@@ -14,13 +14,13 @@ mod determinism;
 mod examples;
 mod fetch;
 mod image;
+mod memory;
 mod mounts;
 mod outputs;
-mod registry;
-mod server;
-mod memory;
 mod peers;
 mod property;
+mod registry;
+mod server;
 mod support;
 mod torture;
 

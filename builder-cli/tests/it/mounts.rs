@@ -142,7 +142,8 @@ fn links_lead_nowhere_but_into_the_source() {
     symlink("../outside", context.join("relative")).unwrap();
     symlink("/real", context.join("rooted")).unwrap();
     for source in ["absolute", "absolute/canary", "relative", "relative/canary", "../outside/canary"] {
-        let run = env.build(&format!("FROM busybox\nRUN --mount=source={source},target=/m,rw cat /m /m/* && rm -r /m/*\n"), &[]);
+        let run = env
+            .build(&format!("FROM busybox\nRUN --mount=source={source},target=/m,rw cat /m /m/* && rm -r /m/*\n"), &[]);
         run.fails(1);
     }
     let image = env.image("FROM busybox\nRUN --mount=source=rooted,target=/m cat /m/f > /o\n", &[]);
@@ -150,7 +151,9 @@ fn links_lead_nowhere_but_into_the_source() {
 
     // Of an image whose links point at this machine's directories, one sees the image's.
     let host = outside.display();
-    let evil = format!("FROM busybox AS evil\nRUN mkdir -p {host} && echo IMAGE > {host}/canary && ln -s / /link && ln -s {host} /out\n");
+    let evil = format!(
+        "FROM busybox AS evil\nRUN mkdir -p {host} && echo IMAGE > {host}/canary && ln -s / /link && ln -s {host} /out\n"
+    );
     let image = env.image(
         &format!(
             "{evil}FROM busybox\nRUN --mount=from=evil,source=/link,target=/m,rw cat /m{host}/canary > /o && rm -r /m{host}\n\
@@ -250,7 +253,8 @@ fn two_stages(flags: &str, command: &str) -> String {
 }
 
 /// Waits for the other command, at most ten seconds.
-const MEET: &str = "touch /meet/$ME && i=0 && while [ ! -e /meet/$OTHER ]; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done";
+const MEET: &str =
+    "touch /meet/$ME && i=0 && while [ ! -e /meet/$OTHER ]; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done";
 
 #[test]
 fn a_shared_cache_is_shared_at_the_same_time() {
@@ -262,10 +266,13 @@ fn a_shared_cache_is_shared_at_the_same_time() {
 fn a_private_cache_is_one_commands_alone_and_used_again_afterwards() {
     let env = busybox();
     let flags = "--mount=type=cache,target=/meet --mount=type=cache,id=p,target=/p,sharing=private";
-    let command = format!("test -z \"$(ls /p)\" && {MEET} && test -z \"$(ls /p)\" && touch /meet/$ME.2 && \
-        while [ ! -e /meet/$OTHER.2 ]; do sleep 0.1; done; touch /p/$ME");
+    let command = format!(
+        "test -z \"$(ls /p)\" && {MEET} && test -z \"$(ls /p)\" && touch /meet/$ME.2 && \
+        while [ ! -e /meet/$OTHER.2 ]; do sleep 0.1; done; touch /p/$ME"
+    );
     env.build(&two_stages(flags, &command), &[]).ok();
-    let image = env.image("FROM busybox\nRUN --mount=type=cache,id=p,target=/p,sharing=private ls /p | wc -l > /o\n", &[]);
+    let image =
+        env.image("FROM busybox\nRUN --mount=type=cache,id=p,target=/p,sharing=private ls /p | wc -l > /o\n", &[]);
     assert_eq!(image.text("o"), "1\n");
 }
 
@@ -312,7 +319,8 @@ fn a_secret_is_seen_by_its_command_and_found_nowhere_afterwards() {
          RUN test \"$TOKEN\" = none && test ! -e /run/secrets/file && ! grep -r 's3cret' /proc/[0-9]*/environ 2>/dev/null\n";
     env.file("Dockerfile", dockerfile.replace("HASH", sha256(SECRET.as_bytes()).trim_start_matches("sha256:")));
     let dest = format!("type=oci,tar=false,dest={}", env.path("out").display());
-    let mut command = env.command(&["build", "--progress", "plain", "--compression", "uncompressed", "--output", &dest]);
+    let mut command =
+        env.command(&["build", "--progress", "plain", "--compression", "uncompressed", "--output", &dest]);
     command.args(["--secret", &from_file, "--secret", "id=var,env=THE_VALUE", "--secret", "id=missing,env=NOT_SET"]);
     let run = Run::of(&command.arg(env.path("context")).env("THE_VALUE", SECRET).output().unwrap());
     run.ok();

@@ -230,7 +230,10 @@ fn bases_are_looked_up_as_pull_says() {
     let run = |option: &str| build(&env, &dockerfile, &[option]);
     let asked = || {
         let log = registry.take_lines();
-        log.into_iter().filter(|line| line != "GET /v2/").map(|line| line.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+        log.into_iter()
+            .filter(|line| line != "GET /v2/")
+            .map(|line| line.split(':').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert!(run("--pull=never").fails(75).contains("--pull=never"));
     assert_eq!(asked(), [""; 0]);
@@ -244,10 +247,18 @@ fn bases_are_looked_up_as_pull_says() {
     run("--pull=newer").ok();
     assert_eq!(asked(), ["HEAD /v2/base/manifests/1"]);
     let tar = busybox_rootfs();
-    registry.add_image("base", "1", &server::OCI, json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": {"Labels": {"new": "1"}}, "rootfs": {"type": "layers", "diff_ids": [sha256(&tar)]},
-    }).to_string().as_bytes(), &[&gzip(&tar)]);
+    registry.add_image(
+        "base",
+        "1",
+        &server::OCI,
+        json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+            "config": {"Labels": {"new": "1"}}, "rootfs": {"type": "layers", "diff_ids": [sha256(&tar)]},
+        })
+        .to_string()
+        .as_bytes(),
+        &[&gzip(&tar)],
+    );
     run("--pull=newer").ok();
     assert_eq!(asked().len(), 3, "head, manifest and config; the layer is the same");
     assert!(env.run(&["inspect", &base]).ok().contains("\"new\""));
@@ -314,7 +325,8 @@ fn a_copy_has_every_byte_of_every_platform() {
         .zip(&layers)
         .map(|(arch, layer)| {
             let diff_id = sha256(&tar_of(if *arch == "amd64" { "one" } else { "two" }));
-            let config = json!({"architecture": arch, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
+            let config =
+                json!({"architecture": arch, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
             // Neither the order nor the space is what this program would write.
             let config = format!(" {config}\n");
             let digest = from.add_image("app", arch, &server::OCI, config.as_bytes(), &[layer]);

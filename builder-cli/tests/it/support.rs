@@ -182,7 +182,8 @@ impl Env {
     pub(crate) fn assert_du(&self) {
         let usage: Value = serde_json::from_str(&self.run(&["du", "--json"]).ok()).unwrap();
         let total = usage["total_bytes"].as_u64().unwrap();
-        let tool = |program: &str, args: &[&str]| Run::of(&self.as_image_root(program).args(args).output().unwrap()).ok();
+        let tool =
+            |program: &str, args: &[&str]| Run::of(&self.as_image_root(program).args(args).output().unwrap()).ok();
         let files = tool("find", &["state", "-printf", "x"]).len() as u64;
         let du: u64 = tool("du", &["-s", "-B1", "state"]).split_whitespace().next().unwrap().parse().unwrap();
         assert!(total.abs_diff(du) <= 4096 * files, "builder du {total}, du {du}, {files} files");
@@ -230,7 +231,8 @@ pub(crate) fn busybox_rootfs() -> Vec<u8> {
 
 /// The same with more in it.
 pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
-    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
+    let busybox =
+        fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
         let mut header = tar::Header::new_ustar();

@@ -6,8 +6,8 @@
 mod ask;
 mod assemble;
 mod build;
-mod output;
 mod contexts;
+mod output;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -125,7 +125,9 @@ fn apply_query(url: &mut GitUrl, query: &str) -> Result<(), String> {
             "keep-git-dir" => url.keep_git_dir = Some(query_bool(key, &value)?),
             "submodules" => url.submodules = Some(query_bool(key, &value)?),
             "mtime" if value == "commit" => {} // Files have the time of the commit anyway.
-            "mtime" => return Err("only mtime=commit can be had: another time would differ from build to build".to_owned()),
+            "mtime" => {
+                return Err("only mtime=commit can be had: another time would differ from build to build".to_owned());
+            }
             _ if value.is_empty() => return Err(format!("{key:?} has no value in the query")),
             "ref" => set(&mut url.reference, key, value)?,
             "tag" => tag = Some(with_prefix("refs/tags/", &value)),

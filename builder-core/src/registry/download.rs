@@ -93,10 +93,8 @@ impl Downloader {
             return Err(refusal(response, &subject));
         }
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let validators = Validators {
-            etag: text(ETAG).map(str::to_owned),
-            last_modified: text(LAST_MODIFIED).map(str::to_owned),
-        };
+        let validators =
+            Validators { etag: text(ETAG).map(str::to_owned), last_modified: text(LAST_MODIFIED).map(str::to_owned) };
         let (from, size) = (response.url().clone(), content_length(response.headers()));
         let mut body = Body { inner: response, received: 0, broken: None };
         let result = receive(&mut body);

@@ -83,7 +83,10 @@ impl Transport {
             api_host(host.strip_suffix(":443").unwrap_or(&host)).to_owned()
         };
         let rules = &self.config.hosts;
-        rules.iter().find(|rule| normal(&rule.host) == normal(host)).or_else(|| rules.iter().find(|rule| rule.host == "*"))
+        rules
+            .iter()
+            .find(|rule| normal(&rule.host) == normal(host))
+            .or_else(|| rules.iter().find(|rule| rule.host == "*"))
     }
 
     /// Returns whether `host[:port]` may be spoken to without TLS. Loopback may: nobody listens in between.

@@ -42,10 +42,10 @@ pub(crate) use blob::{BlobWriter, RawBlobWriter};
 pub(crate) use error::{Error, Result};
 pub(crate) use gc::{PruneOptions, PruneReport, PruneScope};
 pub(crate) use images::StoredImage;
+pub(crate) use lock::FileLock;
 pub(crate) use oci::{Descriptor, Index, LayerDescriptor, Manifest, Platform};
 pub(crate) use record::{Record, StepLock};
 pub(crate) use remove::{Removed, remove_tree};
-pub(crate) use lock::FileLock;
 pub(crate) use unpacked::{CacheDir, UnpackDir, Unpacking};
 pub(crate) use usage::DiskUsage;
 

@@ -75,7 +75,9 @@ impl BuildWorker<'_> {
             MountKind::Cache(cache) if cache::is_seeded(cache) => {
                 self.select_files(cache.from, &cache.source, inputs).map(Some)
             }
-            MountKind::Cache(_) | MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => Ok(None),
+            MountKind::Cache(_) | MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => {
+                Ok(None)
+            }
         };
         op.mounts.iter().map(select).collect()
     }
@@ -149,8 +151,10 @@ impl BuildWorker<'_> {
         match self.options.grants.secrets.get(id) {
             Some(secret) => Ok(Some(secret.value())),
             None if need == Need::Optional => Ok(None),
-            None => Err(Error::new(ErrorKind::Request, format!("the step needs the secret {id:?}, and it was not given"))
-                .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))),
+            None => {
+                Err(Error::new(ErrorKind::Request, format!("the step needs the secret {id:?}, and it was not given"))
+                    .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")))
+            }
         }
     }
 
@@ -206,13 +210,9 @@ impl BuildWorker<'_> {
             Shown::Tmpfs { size, access } => {
                 Mount::Tmpfs { target, size: *size, mode: TMPFS_MODE, read_only: *access == Access::ReadOnly }
             }
-            Shown::Content { content, owner } => Mount::File {
-                target,
-                content: content.clone(),
-                mode: owner.mode,
-                uid: owner.uid,
-                gid: owner.gid,
-            },
+            Shown::Content { content, owner } => {
+                Mount::File { target, content: content.clone(), mode: owner.mode, uid: owner.uid, gid: owner.gid }
+            }
         })
     }
 }

@@ -28,9 +28,9 @@ pub(crate) fn attributes(meta: &Metadata) -> Attributes {
 
 /// Finds what is missing for the standard mounts and for `more`.
 pub(crate) fn stubs(tree: &MergedTree, more: &[(Vec<u8>, MountPoint)]) -> Stubs {
-    let standard = STANDARD_TARGETS.iter().map(|(path, is_dir)| {
-        (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File })
-    });
+    let standard = STANDARD_TARGETS
+        .iter()
+        .map(|(path, is_dir)| (path.to_vec(), if *is_dir { MountPoint::Directory } else { MountPoint::File }));
     // `/dev` is a mount of its own: what is below it is made there by the sandbox.
     let more = more.iter().filter(|(path, _)| !path.starts_with(b"dev/")).cloned();
     missing(tree, standard.chain(more))

@@ -139,7 +139,12 @@ impl BuildWorker<'_> {
         Ok(true)
     }
 
-    pub(super) fn source(&self, from: FileInput, pattern: &str, inputs: &Inputs<'_>) -> Result<(Bytes, SourceOwner), Error> {
+    pub(super) fn source(
+        &self,
+        from: FileInput,
+        pattern: &str,
+        inputs: &Inputs<'_>,
+    ) -> Result<(Bytes, SourceOwner), Error> {
         match from {
             FileInput::Context(step) => {
                 let context = match inputs.get(step)? {

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{ImageSource, MAX_DEPTH, SourceError};
-use crate::image::{
-    CONFIG_LIMIT, Descriptor, ImageConfig, Index, MANIFEST_LIMIT, Manifest, Platform, is_index,
-};
+use crate::image::{CONFIG_LIMIT, Descriptor, ImageConfig, Index, MANIFEST_LIMIT, Manifest, Platform, is_index};
 use crate::store::{self, Store};
 
 /// An image whose blobs are all in the store.

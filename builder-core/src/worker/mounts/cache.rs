@@ -67,9 +67,8 @@ impl BuildWorker<'_> {
         if !op.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache(_))) {
             return 0;
         }
-        let same = |earlier: &RunOp| {
-            (&earlier.argv, &earlier.script, &earlier.mounts) == (&op.argv, &op.script, &op.mounts)
-        };
+        let same =
+            |earlier: &RunOp| (&earlier.argv, &earlier.script, &earlier.mounts) == (&op.argv, &op.script, &op.mounts);
         let mut count = 0;
         let mut parent = op.parent;
         while let Some(step) = parent.step() {

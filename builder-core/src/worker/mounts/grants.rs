@@ -66,10 +66,10 @@ impl Grants {
     fn refusals(&self, op: &RunOp) -> impl Iterator<Item = (&'static str, &'static str)> {
         let lacks = |entitlement| !self.allow.contains(&entitlement);
         let insecure = op.security == SecurityMode::Insecure && lacks(Entitlement::SecurityInsecure);
-        let network = op.network == NetworkMode::Host
-            && self.network == StepNetwork::None
-            && lacks(Entitlement::NetworkHost);
-        let insecure = insecure.then_some(("RUN --security=insecure is not allowed", "build with --allow security.insecure"));
+        let network =
+            op.network == NetworkMode::Host && self.network == StepNetwork::None && lacks(Entitlement::NetworkHost);
+        let insecure =
+            insecure.then_some(("RUN --security=insecure is not allowed", "build with --allow security.insecure"));
         let network = network.then_some(("RUN --network=host is not allowed", "build with --allow network.host"));
         insecure.into_iter().chain(network)
     }

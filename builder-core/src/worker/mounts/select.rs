@@ -71,12 +71,7 @@ fn literal(path: &str) -> String {
 
 impl BuildWorker<'_> {
     /// Finds `source`, an absolute path, in `from` and hashes what is there.
-    pub(super) fn select_files(
-        &self,
-        from: FileInput,
-        source: &str,
-        inputs: &Inputs<'_>,
-    ) -> Result<Selection, Error> {
+    pub(super) fn select_files(&self, from: FileInput, source: &str, inputs: &Inputs<'_>) -> Result<Selection, Error> {
         let (bytes, owner) = self.source(from, &literal(source), inputs)?;
         let tree = self.tree_of(&bytes)?;
         let path = tree.resolve(source.trim_start_matches('/').as_bytes(), FollowLast::Yes).map_err(|error| {

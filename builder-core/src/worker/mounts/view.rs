@@ -71,7 +71,9 @@ impl BuildWorker<'_> {
                 lowerdirs.reverse();
                 lowerdirs
             }
-            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => vec![self.shared_copy(selection)?],
+            Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => {
+                vec![self.shared_copy(selection)?]
+            }
         };
         let merged = dir.join("merged");
         std::fs::create_dir_all(&merged).map_err(|e| io_error(&e, "make a mount point"))?;
@@ -79,11 +81,8 @@ impl BuildWorker<'_> {
         let stubs = stub::missing(&selection.tree, nested.iter().cloned());
         let snapshot =
             Snapshot::create(dir, lowerdirs, &stub::attributes(&root), &stubs).map_err(|e| store_error(&e))?;
-        let overlay = Overlay {
-            lowerdirs: snapshot.lowerdirs(),
-            upperdir: snapshot.upperdir(),
-            workdir: snapshot.workdir(),
-        };
+        let overlay =
+            Overlay { lowerdirs: snapshot.lowerdirs(), upperdir: snapshot.upperdir(), workdir: snapshot.workdir() };
         let host_error = |error: &dyn std::error::Error| Error::from_source(ErrorKind::HostUnsupported, error);
         let overlay = overlay.mount().map_err(|e| host_error(&e))?;
         let path = CString::new(merged.as_os_str().as_bytes()).map_err(|e| store_error(&e))?;
