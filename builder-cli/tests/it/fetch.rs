@@ -50,7 +50,9 @@ fn a_url_becomes_a_private_file_with_the_servers_time_and_the_urls_name() {
     let env = Env::new();
     let url = &server.url;
     let image = env.image(
-        &format!("FROM scratch\nADD {url}/a%20b /d/\nADD {url}/moved?q=1 /d/\nADD --chown=3:4 --chmod=644 {url}/a%20b /f\n"),
+        &format!(
+            "FROM scratch\nADD {url}/a%20b /d/\nADD {url}/moved?q=1 /d/\nADD --chown=3:4 --chmod=644 {url}/a%20b /f\n"
+        ),
         &[],
     );
     let fs = image.flatten();
@@ -114,7 +116,8 @@ fn a_url_is_asked_once_a_build_however_often_it_is_added() {
     let server = Server::new(|_| Answer::ok("x"));
     let env = Env::new();
     let add = format!("ADD {}/x /x\n", server.url);
-    let dockerfile = format!("FROM scratch AS a\n{add}FROM scratch AS b\n{add}COPY --from=a /x /y\n{}", add.replace(" /x", " /z"));
+    let dockerfile =
+        format!("FROM scratch AS a\n{add}FROM scratch AS b\n{add}COPY --from=a /x /y\n{}", add.replace(" /x", " /z"));
     env.build(&dockerfile, &[]).ok();
     assert_eq!(server.requests().len(), 1);
 }
@@ -190,7 +193,8 @@ fn a_url_without_a_name_needs_a_file_as_destination() {
 fn archives_from_a_url_are_unpacked_only_when_asked_for_and_stay_inside() {
     let good = tar_of(&[("dir/file", "inside")]);
     let bad = tar_of(&[("../../escaped", "outside")]);
-    let server = Server::new(move |request| Answer::ok(if request.path == "/bad" { bad.clone() } else { good.clone() }));
+    let server =
+        Server::new(move |request| Answer::ok(if request.path == "/bad" { bad.clone() } else { good.clone() }));
     let env = Env::new();
     let image =
         env.image(&format!("FROM scratch\nADD {0}/x.tar /kept/\nADD --unpack {0}/x.tar /open/\n", server.url), &[]);
@@ -520,7 +524,12 @@ const COPY_ALL: &str = "FROM scratch\nCOPY . /src/\n";
 #[test]
 fn standard_input_is_an_archive_of_any_compression_or_a_dockerfile() {
     let env = Env::new();
-    let tar = tar_of(&[("Dockerfile", COPY_ALL), ("a", "A"), (".dockerignore", "a\n"), ("d/Other", "FROM scratch\nCOPY a /o\n")]);
+    let tar = tar_of(&[
+        ("Dockerfile", COPY_ALL),
+        ("a", "A"),
+        (".dockerignore", "a\n"),
+        ("d/Other", "FROM scratch\nCOPY a /o\n"),
+    ]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&tar).unwrap();
     let compressed = [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(&tar[..], 1).unwrap()];
@@ -600,7 +609,8 @@ fn a_url_is_a_context_an_archive_or_a_dockerfile() {
     assert!(build_context(&env, &format!("{url}/page"), &[], b"").fails(1).contains(".git"), "a hint for web pages");
     let dockerfile = b"FROM scratch\nCOPY --from=t a /a\nCOPY --from=f file /f\n";
     fs::create_dir(env.path("context")).unwrap();
-    let options = ["-f", "-", "--build-context", &format!("t={url}/c.tar"), "--build-context", &format!("f={url}/one/file")];
+    let options =
+        ["-f", "-", "--build-context", &format!("t={url}/c.tar"), "--build-context", &format!("f={url}/one/file")];
     let image = image_of(&env, "context", &options, dockerfile);
     assert_eq!((image.text("a").as_str(), image.text("f").as_str()), ("A", "one"));
 }

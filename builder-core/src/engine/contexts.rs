@@ -53,7 +53,8 @@ pub(super) fn main<'r>(
                 let read = store.read_blob(&file.digest, DOCKERFILE_LIMIT);
                 let bytes = read.map_err(|error| Error::from_source(ErrorKind::Context, &error))?;
                 if bytes.trim_ascii_start().starts_with(b"<") {
-                    let error = Error::new(ErrorKind::Context, format!("{url} is a web page, neither a tar nor a Dockerfile"));
+                    let error =
+                        Error::new(ErrorKind::Context, format!("{url} is a web page, neither a tar nor a Dockerfile"));
                     return Err(error.hint("the URL of a git repository ends in .git"));
                 }
                 let dockerfile = Cow::Owned(dockerfile(url, bytes)?);
@@ -132,9 +133,8 @@ fn git_source(request: &BuildRequest, url: &str) -> Result<GitSource, Error> {
     let args = request.build_args.iter().rev();
     let keep = args.into_iter().find(|(name, _)| name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(|(_, value)| value);
     let keep = keep.is_some_and(|value| plan::parse_bool(value) == Some(true));
-    plan::git_context(url, keep).map_err(|problem| {
-        Error::new(ErrorKind::Request, format!("invalid git URL {url:?}: {problem}"))
-    })
+    plan::git_context(url, keep)
+        .map_err(|problem| Error::new(ErrorKind::Request, format!("invalid git URL {url:?}: {problem}")))
 }
 
 /// The contexts that the plan uses; those that must be fetched are not yet, unless the Dockerfile was in them.
@@ -149,9 +149,7 @@ pub(super) fn used(
         let Op::Context(name) = &step.op else { continue };
         let files = match (name, &main.files) {
             (ContextName::Main, Some(files)) => files.clone(),
-            (ContextName::Main, None) => {
-                open(request, &request.context, main.dockerfile.ignore.as_ref(), store)?
-            }
+            (ContextName::Main, None) => open(request, &request.context, main.dockerfile.ignore.as_ref(), store)?,
             (ContextName::Named(wanted), _) => {
                 let found = request.build_contexts.iter().rev().find(|(name, _)| name == wanted);
                 let missing = || Error::new(ErrorKind::Internal, format!("there is no context {wanted:?}"));
@@ -178,8 +176,9 @@ fn open(
         ContextSource::Http(url) => ContextFiles::Http(url.clone()),
         ContextSource::Git(url) => ContextFiles::Git(git_source(request, url)?),
         // Images are not opened as contexts: the plan makes other steps of them.
-        ContextSource::Empty | ContextSource::Image(_) | ContextSource::OciLayout { .. } | ContextSource::OciArchive { .. } => {
-            ContextFiles::Stored(Root::scratch())
-        }
+        ContextSource::Empty
+        | ContextSource::Image(_)
+        | ContextSource::OciLayout { .. }
+        | ContextSource::OciArchive { .. } => ContextFiles::Stored(Root::scratch()),
     })
 }

@@ -44,10 +44,8 @@ impl Fetcher {
 
     /// A tree of one file, `file` as `ADD` would copy it into the root.
     pub(crate) fn as_tree(&self, url: &str, file: &Download) -> Result<LayerDescriptor, FetchError> {
-        let name = file_name(url).ok_or_else(|| FetchError::Url {
-            url: url.to_owned(),
-            problem: "it has no file name".to_owned(),
-        })?;
+        let name = file_name(url)
+            .ok_or_else(|| FetchError::Url { url: url.to_owned(), problem: "it has no file name".to_owned() })?;
         let unpack = |source| FetchError::Unpack { what: url.to_owned(), source };
         let mut blob = self.store.open_blob(&file.digest).map_err(FetchError::store(url))?;
         let mut writer = LayerWriter::create(&self.store, self.layer_options()).map_err(unpack)?;

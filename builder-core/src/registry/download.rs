@@ -98,13 +98,12 @@ impl Downloader {
             return Err(refusal(response, &subject));
         }
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let validators = Validators {
-            etag: text(ETAG).map(str::to_owned),
-            last_modified: text(LAST_MODIFIED).map(str::to_owned),
-        };
+        let validators =
+            Validators { etag: text(ETAG).map(str::to_owned), last_modified: text(LAST_MODIFIED).map(str::to_owned) };
         let size = content_length(response.headers());
         let same = validators.etag.clone().filter(|etag| !etag.starts_with("W/"));
-        let mut body = Body { from: self, url, subject, size, same, inner: response, received: 0, failed: 0, broken: None };
+        let mut body =
+            Body { from: self, url, subject, size, same, inner: response, received: 0, failed: 0, broken: None };
         let result = receive(&mut body);
         match body.broken {
             Some(error) => Err(error),
@@ -150,9 +149,7 @@ impl Body<'_> {
     fn read_once(&mut self, buf: &mut [u8]) -> Result<io::Result<usize>, Error> {
         match self.inner.read(buf) {
             Ok(0) if !buf.is_empty() => match self.size.filter(|size| self.received < *size) {
-                Some(size) => {
-                    Err(Error::Truncated { subject: self.subject.clone(), received: self.received, size })
-                }
+                Some(size) => Err(Error::Truncated { subject: self.subject.clone(), received: self.received, size }),
                 None => Ok(Ok(0)),
             },
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {

@@ -21,12 +21,7 @@ use crate::tree::{Entry, Kind, Metadata, Timestamp};
 const NOT_KEPT: [&str; 7] = ["hooks", "logs", "branches", "description", "FETCH_HEAD", "ORIG_HEAD", "info"];
 
 /// Checks the commit out into `dir`, which is made, and returns its time in seconds since 1970.
-pub(super) fn checkout(
-    git: &Git<'_>,
-    source: &GitSource,
-    resolved: &Resolved,
-    dir: &Path,
-) -> Result<i64, FetchError> {
+pub(super) fn checkout(git: &Git<'_>, source: &GitSource, resolved: &Resolved, dir: &Path) -> Result<i64, FetchError> {
     fs::create_dir(dir).map_err(FetchError::io("make a directory for git"))?;
     let format = if resolved.commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     git.run(dir, "init", &["init", "--quiet", "--initial-branch=main", format])?;
@@ -55,7 +50,13 @@ fn fetch(git: &Git<'_>, source: &GitSource, resolved: &Resolved, dir: &Path) -> 
     let wanted = resolved.tag.as_ref().unwrap_or(&resolved.commit).as_str();
     let shallow = ["fetch", "--progress", "--no-tags", "--no-recurse-submodules", "--depth=1", "--", "origin"];
     let everything = [
-        "fetch", "--progress", "--tags", "--no-recurse-submodules", "--", "origin", "+refs/heads/*:refs/remotes/origin/*",
+        "fetch",
+        "--progress",
+        "--tags",
+        "--no-recurse-submodules",
+        "--",
+        "origin",
+        "+refs/heads/*:refs/remotes/origin/*",
     ];
     let name = resolved.full_name.as_deref();
     let tries = [
