@@ -143,6 +143,30 @@ fn broken_and_slow_transfers_come_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_broken_transfer_goes_on_where_it_broke_off_if_the_file_is_the_same() {
+    const BODY: &str = "a long file";
+    let server = Server::new(|request| {
+        let whole = Answer::ok(BODY).header("ETag", "\"1\"");
+        match (request.path.as_str(), request.header("range")) {
+            (_, None) => Answer { cut: Some(4), ..whole },
+            ("/same", Some("bytes=4-")) if request.header("if-range") == Some("\"1\"") => {
+                let range = format!("bytes 4-{}/{}", BODY.len() - 1, BODY.len());
+                Answer { status: 206, ..Answer::ok(&BODY[4..]) }.header("Content-Range", &range)
+            }
+            // Another part than was asked for.
+            _ => Answer { status: 206, ..Answer::ok(&BODY[2..]) }.header("Content-Range", "bytes 2-10/11"),
+        }
+    });
+    let env = Env::new();
+    let image = env.image(&format!("FROM scratch\nADD {}/same /f\n", server.url), &[]);
+    assert_eq!(image.text("f"), BODY);
+    let asked: Vec<Option<String>> =
+        server.requests().iter().map(|request| request.header("range").map(str::to_owned)).collect();
+    assert_eq!(asked, [None, Some("bytes=4-".to_owned())]);
+    env.build(&format!("FROM scratch\nADD {}/other /f\n", server.url), &[]).fails(1);
+}
+
+#[test]
 fn redirects_do_not_loop_and_lead_to_nothing_but_http() {
     let server = Server::new(|request| match request.path.as_str() {
         "/file" => Answer::status(302).header("Location", "file:///etc/passwd"),

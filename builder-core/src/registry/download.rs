@@ -7,7 +7,11 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread;
 
-use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::blocking::Response;
+use reqwest::header::{
+    CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
+    RANGE,
+};
 use reqwest::{Method, StatusCode, Url};
 
 use super::config::ClientConfig;
@@ -47,8 +51,9 @@ impl Downloader {
         Self { transport: Transport::new(config.clone()), config }
     }
 
-    /// Gets `url` unless it is what `known` says, and hands its bytes to `receive`, from the start again when the
-    /// connection breaks. The inner error is that of `receive`, which ends it.
+    /// Gets `url` unless it is what `known` says, and hands its bytes to `receive`. When the connection breaks it goes on
+    /// where it broke off if the server can say that the file is the same, else from the start, with `receive` called
+    /// again. The inner error is that of `receive`, which ends it.
     ///
     /// # Errors
     /// Everything that is no success after the retries; a body that is shorter than announced among them.
@@ -95,16 +100,15 @@ impl Downloader {
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let validators =
             Validators { etag: text(ETAG).map(str::to_owned), last_modified: text(LAST_MODIFIED).map(str::to_owned) };
-        let (from, size) = (response.url().clone(), content_length(response.headers()));
-        let mut body = Body { inner: response, received: 0, broken: None };
+        let size = content_length(response.headers());
+        let same = validators.etag.clone().filter(|etag| !etag.starts_with("W/"));
+        let mut body =
+            Body { from: self, url, subject, size, same, inner: response, received: 0, failed: 0, broken: None };
         let result = receive(&mut body);
-        if let Some(source) = body.broken {
-            return Err(failure(&subject, &from, source));
+        match body.broken {
+            Some(error) => Err(error),
+            None => Ok(result.map(|value| Answer::New(value, validators))),
         }
-        if let Some(size) = size.filter(|size| result.is_ok() && *size != body.received) {
-            return Err(Error::Truncated { subject, received: body.received, size });
-        }
-        Ok(result.map(|value| Answer::New(value, validators)))
     }
 }
 
@@ -126,25 +130,76 @@ fn add(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     }
 }
 
-/// Tells a broken connection from a failure of the one who reads.
-struct Body<R> {
-    inner: R,
+/// The bytes of a file, over as many connections as it takes. Tells a broken connection from a failure of the reader.
+struct Body<'d> {
+    from: &'d Downloader,
+    url: &'d Url,
+    subject: String,
+    size: Option<u64>,
+    /// By what the server knows that a later request means the same bytes: a strong `ETag`.
+    same: Option<String>,
+    inner: Response,
     received: u64,
-    broken: Option<io::Error>,
+    /// Tries since the last byte.
+    failed: u32,
+    broken: Option<Error>,
 }
 
-impl<R: Read> Read for Body<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl Body<'_> {
+    fn read_once(&mut self, buf: &mut [u8]) -> Result<io::Result<usize>, Error> {
         match self.inner.read(buf) {
-            Ok(n) => {
-                self.received += n as u64;
-                Ok(n)
+            Ok(0) if !buf.is_empty() => match self.size.filter(|size| self.received < *size) {
+                Some(size) => Err(Error::Truncated { subject: self.subject.clone(), received: self.received, size }),
+                None => Ok(Ok(0)),
+            },
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(failure(&self.subject, self.inner.url(), error))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                self.broken = Some(error);
-                Err(io::Error::other("the connection broke"))
+            result => Ok(result),
+        }
+    }
+
+    /// Asks for what is missing; `None` when that cannot be had.
+    fn resume(&mut self, error: &Error) -> Option<Response> {
+        let same = self.same.as_deref()?;
+        self.failed += 1;
+        thread::sleep(self.from.config.retry.wait(self.failed, error)?);
+        let mut request = Request::new(Method::GET, self.url.clone());
+        add(&mut request.headers, RANGE, Some(&format!("bytes={}-", self.received)));
+        add(&mut request.headers, IF_RANGE, Some(same));
+        match self.from.transport.send(request, &self.subject) {
+            Ok(response) => continues(&response, self.received).then_some(response),
+            Err(error) => self.resume(&error),
+        }
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let error = match self.read_once(buf) {
+                Ok(result) => {
+                    let n = result?;
+                    self.received += n as u64;
+                    self.failed = 0;
+                    return Ok(n);
+                }
+                Err(error) => error,
+            };
+            match self.resume(&error) {
+                Some(response) => self.inner = response,
+                None => {
+                    self.broken = Some(error);
+                    return Err(io::Error::other("the connection broke"));
+                }
             }
         }
     }
+}
+
+/// Whether `response` is the part of the file that begins at byte `start`.
+fn continues(response: &Response, start: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let first = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok());
+    response.status() == StatusCode::PARTIAL_CONTENT && first == Some(start)
 }
