@@ -58,11 +58,11 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Hides the secrets that the command is given.
     pub(super) fn redactor(&self) -> Redactor {
-        let content = |mount| match mount {
-            &Mount::File { ref content, .. } => Some(content.0.as_slice()),
+        let contents = self.mounts.iter().filter_map(|mount| match mount {
+            Mount::File { content, .. } => Some(content.0.as_slice()),
             Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
-        };
-        Redactor::new(self.mounts.iter().filter_map(content).chain(self.env.iter().map(|(_, value)| value.as_slice())))
+        });
+        Redactor::new(contents.chain(self.env.iter().map(|(_, value)| value.as_slice())))
     }
 }
 
