@@ -382,4 +382,36 @@ mod tests {
         let null = rustix::fs::stat("/dev/null").map(|stat| FileStat::new(&stat)).unwrap();
         assert_eq!(null.rdev, DeviceNumber { major: 1, minor: 3 });
     }
+
+    #[test]
+    fn a_handle_never_leaves_its_root_whoever_swaps_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        for path in [&root, &outside, &root.join("a"), &root.join("a/sub")] {
+            std::fs::create_dir(path).unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, root.join("b")).unwrap();
+        std::os::unix::fs::symlink("../../outside", root.join("a/up")).unwrap();
+        std::fs::create_dir(outside.join("sub")).unwrap();
+        let identity = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+        let forbidden = [identity(&outside), identity(&outside.join("sub")), identity(dir.path())];
+        let handle = open_host_dir(&root).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(&handle, "a", &handle, "b", flags).unwrap();
+                }
+            });
+            for attempt in 0..10_000 {
+                let path: &[u8] = [b"a/sub".as_slice(), b"b", b"a/up/sub", b"b/../../outside", b""][attempt % 5];
+                if let Ok(found) = open_handle_in_root(handle.as_fd(), path) {
+                    let ino = rustix::fs::fstat(&found).unwrap().st_ino;
+                    assert!(!forbidden.contains(&ino), "{:?} led out", String::from_utf8_lossy(path));
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
 }

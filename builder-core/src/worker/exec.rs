@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::mounts::{Prepared, Selection};
+use super::mounts::{Prepared, Redactor, Selection};
 use super::root::Root;
 use super::users::Identity;
 use super::{BuildWorker, StepOutput, stub};
@@ -48,8 +48,9 @@ impl BuildWorker<'_> {
         let work_dir = self.store.work_dir().map_err(|e| store_error(&e))?;
         let mut mounts = self.prepare_mounts(op, selections, work_dir.path())?;
         let snapshot = self.snapshot(work_dir.path(), op, parent, &tree, &mounts.points)?;
+        let redactor = mounts.redactor();
         let spec = self.spec(op, &identity, &snapshot, &mut mounts);
-        self.supervise(step.id(), op, &spec)?;
+        self.supervise(step.id(), op, &spec, redactor)?;
         drop(mounts);
         self.commit(&snapshot, parent, &tree)
     }
@@ -137,13 +138,20 @@ impl BuildWorker<'_> {
     }
 
     /// Runs the command; anything but exit code 0 is an error with the last lines it wrote.
-    fn supervise(&self, id: StepId, op: &RunOp, spec: &Spec) -> Result<(), Error> {
+    fn supervise(&self, id: StepId, op: &RunOp, spec: &Spec, mut redactor: Redactor) -> Result<(), Error> {
         let mut tail = Tail::default();
-        let mut output = |stream: OutputStream, bytes: &[u8]| {
-            tail.push(bytes);
-            (self.events)(Event::StepOutput { step: id, stream, bytes: bytes.to_vec() });
+        let mut show = |stream: OutputStream, bytes: Vec<u8>| {
+            if !bytes.is_empty() {
+                tail.push(&bytes);
+                (self.events)(Event::StepOutput { step: id, stream, bytes });
+            }
         };
-        let exit = match sandbox::run(spec, &self.kill_switch, &mut output) {
+        let mut output = |stream: OutputStream, bytes: &[u8]| show(stream, redactor.pass(stream, bytes));
+        let exit = sandbox::run(spec, &self.kill_switch, &mut output);
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            show(stream, redactor.finish(stream));
+        }
+        let exit = match exit {
             Ok(exit) => exit,
             Err(sandbox::Error::Cancelled) => return Err(Error::new(ErrorKind::Cancelled, "the build was cancelled")),
             Err(error) => return Err(sandbox_error(&error)),

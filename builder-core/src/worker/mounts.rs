@@ -14,6 +14,7 @@
 mod agent;
 mod cache;
 mod grants;
+mod redact;
 mod select;
 mod view;
 
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use grants::{Grants, Refusal};
+pub(super) use redact::Redactor;
 pub(crate) use select::Selection;
 pub(super) use view::SharedCopy;
 
@@ -51,6 +53,17 @@ pub(super) struct Prepared {
     views: Vec<View>,
     agents: Vec<Agent>,
     held: Held,
+}
+
+impl Prepared {
+    /// Hides the secrets that the command is given.
+    pub(super) fn redactor(&self) -> Redactor {
+        let contents = self.mounts.iter().filter_map(|mount| match mount {
+            Mount::File { content, .. } => Some(content.0.as_slice()),
+            Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+        });
+        Redactor::new(contents.chain(self.env.iter().map(|(_, value)| value.as_slice())))
+    }
 }
 
 /// What will be at a target.
