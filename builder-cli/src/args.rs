@@ -1,4 +1,8 @@
 //! The command line. Names and meanings follow `docker build` wherever it has them.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments are help texts here, where brackets mean what may be left out"
+)]
 
 use std::path::PathBuf;
 

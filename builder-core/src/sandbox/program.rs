@@ -74,7 +74,7 @@ pub(super) enum Links {
     Follow,
 }
 
-/// One step of the child; all but [`Operation::Fallback`]'s second half are system calls with prepared arguments.
+/// One step of the child: a system call with prepared arguments, or two where one may be refused.
 #[derive(Debug)]
 pub(super) enum Operation {
     /// Die when the build process dies.
