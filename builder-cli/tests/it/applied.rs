@@ -56,9 +56,12 @@ pub(crate) fn list_command() -> String {
 pub(crate) fn seen_by(run: &Run) -> Listing {
     run.ok();
     let events: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let last = events.iter().rfind(|event| event["event"] == "step_output").expect("the last command lists files")["step"].clone();
+    let last =
+        events.iter().rfind(|event| event["event"] == "step_output").expect("the last command lists files")["step"]
+            .clone();
     let output = events.iter().filter(|event| event["event"] == "step_output" && event["step"] == last);
-    let decode = |event: &Value| base64::engine::general_purpose::STANDARD.decode(event["bytes"].as_str().unwrap()).unwrap();
+    let decode =
+        |event: &Value| base64::engine::general_purpose::STANDARD.decode(event["bytes"].as_str().unwrap()).unwrap();
     parse(&String::from_utf8(output.flat_map(decode).collect()).unwrap())
 }
 
@@ -67,7 +70,8 @@ fn parse(text: &str) -> Listing {
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
-        let [path, kind, mode, uid, gid, size, secs, nanos, inode, _links, content, xattrs @ ..] = fields.as_slice() else {
+        let [path, kind, mode, uid, gid, size, secs, nanos, inode, _links, content, xattrs @ ..] = fields.as_slice()
+        else {
             panic!("not a line of a listing: {line:?}");
         };
         let mut seen = Seen {

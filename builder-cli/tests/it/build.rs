@@ -143,7 +143,10 @@ fn a_command_is_confined() {
     assert!(status.contains("NoNewPrivs:\t0") && status.contains("Seccomp:\t2"), "{status}");
     assert_eq!(image.text("fds"), "4\n", "0, 1, 2 and the one ls reads with");
     let names: Vec<String> = image.text("env").lines().map(|l| l.split('=').next().unwrap().to_owned()).collect();
-    assert!(names.iter().all(|n| ["HOME", "HOSTNAME", "OLDPWD", "PATH", "PWD", "SHLVL"].contains(&n.as_str())), "{names:?}");
+    assert!(
+        names.iter().all(|n| ["HOME", "HOSTNAME", "OLDPWD", "PATH", "PWD", "SHLVL"].contains(&n.as_str())),
+        "{names:?}"
+    );
     for node in ["null", "zero", "full", "random", "urandom", "tty", "fd", "stdin", "pts", "ptmx", "shm", "mqueue"] {
         assert!(image.text("dev.txt").lines().any(|l| l == node), "/dev/{node}");
     }
@@ -153,7 +156,8 @@ fn a_command_is_confined() {
 fn stragglers_end_with_the_step() {
     let env = Env::new();
     env.import_busybox();
-    let dockerfile = "FROM busybox\nRUN (while true; do date >> /log; sleep 0.01; done) & sleep 0.1; echo done > /done\n";
+    let dockerfile =
+        "FROM busybox\nRUN (while true; do date >> /log; sleep 0.01; done) & sleep 0.1; echo done > /done\n";
     assert_eq!(env.image(dockerfile, &[]).text("done"), "done\n");
 }
 
@@ -189,7 +193,10 @@ fn the_shell_of_the_base_is_used() {
 fn onbuild_triggers_of_the_base_run() {
     let env = Env::new();
     env.import_busybox();
-    env.image("FROM busybox\nHEALTHCHECK --interval=5s CMD true\nONBUILD RUN echo built > /onbuild\n", &["-t", "base:1"]);
+    env.image(
+        "FROM busybox\nHEALTHCHECK --interval=5s CMD true\nONBUILD RUN echo built > /onbuild\n",
+        &["-t", "base:1"],
+    );
     let image = env.image("FROM base:1\nLABEL x=y\n", &[]);
     assert_eq!(image.text("onbuild"), "built\n");
     assert!(image.config["config"]["OnBuild"].is_null());
@@ -215,7 +222,10 @@ fn contexts_by_name_are_directories_layouts_and_archives() {
     let options: Vec<&str> = contexts.iter().flat_map(|c| ["--build-context", c]).collect();
     let dockerfile = "FROM lay\nRUN cat /l > /seen\nCOPY --from=other y /y\nCOPY --from=arc /a /a\nCOPY x /x\n";
     let image = env.image(dockerfile, &options);
-    assert_eq!(image.text("seen") + &image.text("y") + &image.text("a") + &image.text("x"), "layout\nfrom otherarchive\nfrom main");
+    assert_eq!(
+        image.text("seen") + &image.text("y") + &image.text("a") + &image.text("x"),
+        "layout\nfrom otherarchive\nfrom main"
+    );
 }
 
 #[test]
@@ -255,7 +265,11 @@ fn tools_of_others_read_the_result() {
     let env = Env::new();
     env.import_busybox();
     let archive = format!("type=oci,dest={}", env.path("a.tar").display());
-    env.build("FROM busybox\nRUN rm -r /var && echo x > /x\nCMD [\"cat\", \"/x\"]\n", &["-t", "app:v1", "--output", &archive]).ok();
+    env.build(
+        "FROM busybox\nRUN rm -r /var && echo x > /x\nCMD [\"cat\", \"/x\"]\n",
+        &["-t", "app:v1", "--output", &archive],
+    )
+    .ok();
     let tool = |program: &str, args: &[&str]| {
         let mut command = std::process::Command::new(program);
         command.args(args).current_dir(env.dir.path()).env("HOME", env.dir.path()).env_remove("XDG_RUNTIME_DIR");

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::support::Env;
 
-const APP: &str = "FROM busybox\nWORKDIR /app\nCOPY list .\nRUN cp list lock\nCOPY src/ src/\nRUN cat src/* > all\nLABEL v=1\n";
+const APP: &str =
+    "FROM busybox\nWORKDIR /app\nCOPY list .\nRUN cp list lock\nCOPY src/ src/\nRUN cat src/* > all\nLABEL v=1\n";
 
 fn app(env: &Env) {
     env.import_busybox();
@@ -33,7 +34,8 @@ fn nothing_changed_runs_nothing_and_gives_the_same_digest() {
     second.ok();
     assert_eq!(words(&second.steps()), ["CACHED"; 5], "{:?}", second.steps());
     let after = files_of(&env.state());
-    let changed: Vec<_> = after.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp)).map(|(p, _)| p).collect();
+    let changed: Vec<_> =
+        after.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp)).map(|(p, _)| p).collect();
     assert!(changed.iter().all(|p| p.ends_with("index.json")), "a cached build wrote {changed:?}");
 }
 
@@ -107,7 +109,9 @@ fn a_stage_that_comes_out_the_same_does_not_rebuild_its_readers() {
     let env = Env::new();
     env.import_busybox();
     let dockerfile = |noise: &str| {
-        format!("FROM busybox AS a\nRUN echo same > /x; echo {noise} > /noise\nFROM busybox\nCOPY --from=a /x /x\nRUN cat /x > /y\n")
+        format!(
+            "FROM busybox AS a\nRUN echo same > /x; echo {noise} > /noise\nFROM busybox\nCOPY --from=a /x /x\nRUN cat /x > /y\n"
+        )
     };
     env.build(&dockerfile("1"), &[]).ok();
     let run = env.build(&dockerfile("2"), &[]);

@@ -69,7 +69,11 @@ fn mistakes_in_a_dockerfile_are_shown_where_they_are() {
         ("FROM busybox\nRNU true\n", 1, vec!["Dockerfile:2:1", "RNU", "RUN", "^^^"]),
         ("FROM busybox\nCOPY --form=x a b\n", 1, vec!["Dockerfile:2:6", "--form", "--from"]),
         ("FROM busybox\nCOPY missing /x\n", 1, vec!["Dockerfile:2", "missing"]),
-        ("FROM busybox AS build\nFROM scratch\nCOPY --from=localhost:1/biuld /x /x\n", 75, vec!["Dockerfile:3", "biuld"]),
+        (
+            "FROM busybox AS build\nFROM scratch\nCOPY --from=localhost:1/biuld /x /x\n",
+            75,
+            vec!["Dockerfile:3", "biuld"],
+        ),
         ("FROM busybox\nCOPY --chown=nosuch Dockerfile /x\n", 1, vec!["Dockerfile:2", "nosuch"]),
         ("FROM busybox\nRUN --mount=type=ssh true\n", 1, vec!["Dockerfile:2", "ssh"]),
         ("FROM busybox\nADD https://example.invalid/x /x\n", 1, vec!["Dockerfile:2"]),

@@ -31,7 +31,8 @@ fn builds_at_once_share_their_work() {
             command.spawn().unwrap()
         })
         .collect();
-    let waiting = children.into_iter().map(|child| std::thread::spawn(move || Run::of(&child.wait_with_output().unwrap())));
+    let waiting =
+        children.into_iter().map(|child| std::thread::spawn(move || Run::of(&child.wait_with_output().unwrap())));
     let waiting: Vec<_> = waiting.collect();
     let runs: Vec<Run> = waiting.into_iter().map(|thread| thread.join().unwrap()).collect();
     let digests: Vec<String> = runs.iter().map(digest).collect();

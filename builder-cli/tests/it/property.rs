@@ -54,7 +54,8 @@ fn dockerfile(seed: u64) -> String {
     let mut random = Random(seed);
     let mut text = String::from("FROM base\nWORKDIR /w\n");
     for _ in 0..COMMANDS {
-        let operations: String = (0..OPERATIONS).map(|_| format!("{{ {}; }} 2>/dev/null\n", random.operation())).collect();
+        let operations: String =
+            (0..OPERATIONS).map(|_| format!("{{ {}; }} 2>/dev/null\n", random.operation())).collect();
         text += &format!("RUN <<'EOF'\n# case {seed}\n{operations}true\nEOF\n");
     }
     text + &list_command()
@@ -92,7 +93,8 @@ fn flattened(image: &Image) -> Listing {
 
 /// As `tests/manifest.c` does it.
 fn checksum(bytes: &[u8]) -> String {
-    let mix = |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let mix =
+        |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     let blocks = bytes.chunks(4096).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
     let hash = blocks.fold(0xcbf2_9ce4_8422_2325, |hash, (index, block)| {
         mix(mix(hash, &(4096 * index as u64).to_le_bytes()), block)

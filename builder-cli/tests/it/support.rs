@@ -1,5 +1,6 @@
 //! A state directory, a context and the command, for one test; gone with it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -52,7 +53,10 @@ impl Run {
         let events: Vec<Value> = self.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let name = |step: &Value| {
             let steps = events.iter().filter(|e| e["event"] == "plan").flat_map(|e| e["steps"].as_array().unwrap());
-            steps.into_iter().find(|s| s["step"] == *step).map_or("?".into(), |s| s["name"].as_str().unwrap().to_owned())
+            steps
+                .into_iter()
+                .find(|s| s["step"] == *step)
+                .map_or("?".into(), |s| s["name"].as_str().unwrap().to_owned())
         };
         let mut out: Vec<(u64, String)> = events
             .iter()
@@ -96,6 +100,33 @@ pub(crate) fn have(test: &str, programs: &[&str]) -> bool {
         }
         None => true,
     }
+}
+
+/// Parent and start time of each live process; zombies are not.
+pub(crate) fn processes() -> BTreeMap<u32, (u32, String)> {
+    let process = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name before the parenthesis may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let alive = fields.first().is_some_and(|state| *state != "Z" && *state != "X");
+        alive.then(|| Some((number, (fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned()))))?
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(process).collect()
+}
+
+/// A process and all below it, with their start times, which tell them from later ones of the same number.
+pub(crate) fn process_tree(root: u32) -> BTreeMap<u32, String> {
+    let processes = processes();
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root];
+    while let Some(process) = todo.pop() {
+        let Some((_, started)) = processes.get(&process) else { continue };
+        if found.insert(process, started.clone()).is_none() {
+            todo.extend(processes.iter().filter(|(_, (parent, _))| *parent == process).map(|(child, _)| *child));
+        }
+    }
+    found
 }
 
 impl Env {
@@ -179,7 +210,8 @@ impl Env {
     pub(crate) fn assert_du(&self) {
         let usage: Value = serde_json::from_str(&self.run(&["du", "--json"]).ok()).unwrap();
         let total = usage["total_bytes"].as_u64().unwrap();
-        let tool = |program: &str, args: &[&str]| Run::of(&self.as_image_root(program).args(args).output().unwrap()).ok();
+        let tool =
+            |program: &str, args: &[&str]| Run::of(&self.as_image_root(program).args(args).output().unwrap()).ok();
         let files = tool("find", &["state", "-printf", "x"]).len() as u64;
         let du: u64 = tool("du", &["-s", "-B1", "state"]).split_whitespace().next().unwrap().parse().unwrap();
         assert!(total.abs_diff(du) <= 4096 * files, "builder du {total}, du {du}, {files} files");
@@ -227,7 +259,8 @@ pub(crate) fn busybox_rootfs() -> Vec<u8> {
 
 /// The same with more in it.
 pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
-    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
+    let busybox =
+        fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: &str| {
         let mut header = tar::Header::new_ustar();
@@ -258,8 +291,60 @@ pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>))
 }
 
 const BUSYBOX_APPLETS: [&str; 56] = [
-    "sh", "ash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "echo", "env", "expr", "false", "find",
-    "grep", "head", "hostname", "id", "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mount", "mv", "ps",
-    "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar", "tee",
-    "test", "touch", "tr", "true", "truncate", "uname", "unshare", "wc", "which", "whoami", "xargs", "yes", "umount",
+    "sh",
+    "ash",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "mv",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "sync",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "truncate",
+    "uname",
+    "unshare",
+    "wc",
+    "which",
+    "whoami",
+    "xargs",
+    "yes",
+    "umount",
 ];

@@ -5,7 +5,7 @@ use std::fs;
 
 use tar::EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
 
-use crate::applied::{self, Listing, assert_same, gnu_tar, list_command, seen_by, umoci, as_tar_can};
+use crate::applied::{self, Listing, as_tar_can, assert_same, gnu_tar, list_command, seen_by, umoci};
 use crate::support::{Env, busybox_rootfs_with, have, is_root};
 
 /// `cap_net_bind_service=ep` as the kernel stores it.
@@ -41,8 +41,10 @@ fn base(manifest: &[u8]) -> Vec<u8> {
         add(tar, "base", Directory, 0o755, root, &[]);
         tar.append_pax_extensions([("SCHILY.xattr.user.colour", b"blue\0green".as_slice())]).unwrap();
         add(tar, "base/coloured", Directory, 0o750, (60_000, 60_001), &[]);
-        let records =
-            [("SCHILY.xattr.security.capability", CAPABILITY.as_slice()), ("SCHILY.xattr.user.beside", b"1".as_slice())];
+        let records = [
+            ("SCHILY.xattr.security.capability", CAPABILITY.as_slice()),
+            ("SCHILY.xattr.user.beside", b"1".as_slice()),
+        ];
         tar.append_pax_extensions(records).unwrap();
         add(tar, "base/capable", Regular, 0o755, root, b"#!/bin/sh\n");
         for dir in ["tree", "tree/below", "again", "linked"] {
@@ -159,7 +161,8 @@ fn layers_applied_by_others_are_what_the_last_command_saw() {
 /// That the torture did what it is meant to do, so that equal nonsense does not pass.
 fn check_what_was_seen(seen: &Listing) {
     let kind = |path: &str| seen.get(path).map(|seen| seen.kind);
-    let capability = format!("security.capability={}", CAPABILITY.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let capability =
+        format!("security.capability={}", CAPABILITY.iter().map(|b| format!("{b:02x}")).collect::<String>());
     for path in ["base/capable", "t/capable"] {
         assert!(seen[path].xattrs.contains(&capability), "{path}: {:?}", seen[path]);
     }
