@@ -2,6 +2,8 @@
 //!
 //! The program under test is `$BUILDER_BIN`, else the one that cargo built beside these tests.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test, and skips are told")]
+
 mod applied;
 mod build;
 mod cache;

@@ -181,7 +181,9 @@ impl Env {
         let mut args = vec!["build", "--progress", "json", "--output", &dest];
         args.extend(options);
         args.push(&context);
-        let _ = fs::remove_dir_all(self.path("out"));
+        if self.path("out").exists() {
+            fs::remove_dir_all(self.path("out")).unwrap();
+        }
         self.run(&args)
     }
 
@@ -267,7 +269,9 @@ pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>))
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_mtime(1_600_000_000);
-        (header.set_uid(0), header.set_gid(0), header.set_size(data.len() as u64));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(data.len() as u64);
         if !link.is_empty() {
             header.set_link_name(link).unwrap();
         }
