@@ -1,5 +1,6 @@
 //! Killed at any moment: nothing goes on, nothing stays, nothing is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Env, Random, Run, program};
+use crate::support::{Env, Random, Run, process_tree, processes, program};
 
 const KILLS: u32 = 50;
 
@@ -34,34 +35,35 @@ impl Scene {
         }
     }
 
-    /// Processes that belong to a build of this workplace.
-    fn survivors(&self) -> Vec<String> {
-        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        processes.filter(|process| process.join("stat").exists()).filter_map(|process| self.ours(&process)).collect()
+    /// Live processes that belong to a build of this workplace: those of `tree`, and whatever can be seen to.
+    fn survivors(&self, tree: &BTreeMap<u32, String>) -> Vec<String> {
+        let of_tree = |number: &u32, started: &String| tree.get(number) == Some(started);
+        let all = processes().into_iter();
+        all.filter_map(|(number, (_, started))| {
+            let place = PathBuf::from(format!("/proc/{number}"));
+            self.ours(&place).or_else(|| of_tree(&number, &started).then(|| format!("{number} of the tree")))
+        })
+        .collect()
     }
 
     fn ours(&self, process: &Path) -> Option<String> {
         let cmdline = String::from_utf8_lossy(&fs::read(process.join("cmdline")).ok()?).replace('\0', " ");
-        let status = fs::read_to_string(process.join("status")).ok()?;
         let place = self.env.dir.path();
         let link = |name: &str| fs::read_link(process.join(name)).is_ok_and(|target| target.starts_with(place));
-        // Whoever is dead and not yet waited for has no executable and no arguments any more.
         let is_ours = cmdline.contains(&self.marker)
             || cmdline.contains(&place.display().to_string())
             || ["exe", "cwd", "root"].iter().any(|name| link(name));
-        is_ours.then(|| {
-            format!("{} {cmdline}: {}", process.display(), status.lines().take(7).collect::<Vec<_>>().join(" "))
-        })
+        is_ours.then(|| format!("{} {cmdline}", process.display()))
     }
 
     /// The kernel needs a moment to take a process tree apart, a loaded machine a long one.
     #[track_caller]
-    fn assert_nothing_survives(&self, when: &str) {
+    fn assert_nothing_survives(&self, tree: &BTreeMap<u32, String>, when: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.survivors().is_empty() && Instant::now() < deadline {
+        while !self.survivors(tree).is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(self.survivors(), Vec::<String>::new(), "{when}");
+        assert_eq!(self.survivors(tree), Vec::<String>::new(), "{when}");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let place = self.env.dir.path().display().to_string();
         let ours: Vec<&str> = mounts.lines().filter(|line| line.contains(&place)).collect();
@@ -117,10 +119,11 @@ fn killed_at_any_moment_nothing_survives_and_the_next_build_is_right() {
         let moment = share * round + share * u32::try_from(random.below(1000)).unwrap() / 1000;
         let mut child = scene.build(&["--no-cache"]).spawn().unwrap();
         std::thread::sleep(moment);
+        let tree = process_tree(child.id());
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().code().is_none());
         let when = format!("killed after {moment:?} of {duration:?}, round {round}");
-        scene.assert_nothing_survives(&when);
+        scene.assert_nothing_survives(&tree, &when);
         let options: &[&str] = if round % 5 == 4 { &["--no-cache"] } else { &[] };
         let again = Run::of(&scene.build(options).output().unwrap());
         assert_eq!(again.ok(), digest, "{when}");
@@ -149,8 +152,10 @@ fn a_signal_ends_the_build_and_leaves_nothing() {
             scene.env.command_of(&scene.builder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("step_output")), "the command starts");
-        let alive = scene.survivors();
-        assert!(alive.len() >= 4, "the command line, the build process, a shell and a sleep at least: {alive:#?}");
+        let tree = process_tree(child.id());
+        let alive = scene.survivors(&tree);
+        assert!(tree.len() >= 4, "the command line, the build process, a shell and a sleep at least: {alive:#?}");
+        assert!(alive.len() >= tree.len() && alive.iter().any(|line| line.contains(marker)), "{alive:#?}");
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         for line in lines {
             line.unwrap();
@@ -158,8 +163,8 @@ fn a_signal_ends_the_build_and_leaves_nothing() {
         let run = Run::of(&child.wait_with_output().unwrap());
         run.fails(130);
         // Not in a moment: when the command ends, everything has ended.
-        assert_eq!(scene.survivors(), Vec::<String>::new(), "{signal}");
-        scene.assert_nothing_survives("signal");
+        assert_eq!(scene.survivors(&tree), Vec::<String>::new(), "{signal}");
+        scene.assert_nothing_survives(&tree, signal.as_str());
         scene.assert_swept(signal.as_str());
     }
 }

@@ -60,6 +60,9 @@ fn root_and_user_make_the_same_image() {
         std::os::unix::fs::chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }
     fs::rename(env.path("context"), other.path("context")).unwrap();
+    let owner = format!("{}:{}", user.uid, user.gid);
+    let chown = std::process::Command::new("chown").arg("-R").arg(owner).arg(other.path("context")).status();
+    assert!(chown.unwrap().success());
     let rootfs = other.path("rootfs.tar");
     fs::write(&rootfs, crate::support::busybox_rootfs()).unwrap();
     let run = |args: &[&str]| {

@@ -1,12 +1,12 @@
 //! Memory is bounded by what is in flight, and files go where they belong without a stop elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Env, Random, Run, have, is_root, program};
+use crate::support::{Env, Random, Run, have, is_root, process_tree, program};
 
 const SIZE: usize = 1 << 30;
 const LIMIT_KIB: u64 = 150 << 10;
@@ -19,7 +19,7 @@ fn write_random(path: &std::path::Path) {
     for _ in 0..SIZE / block.len() {
         let shift = usize::try_from(random.below(block.len() as u64)).unwrap();
         block.rotate_left(shift);
-        let key = random.below(255) as u8 + 1;
+        let key = u8::try_from(random.below(255) + 1).unwrap();
         block.iter_mut().for_each(|byte| *byte ^= key);
         file.write_all(&block).unwrap();
     }
@@ -35,25 +35,6 @@ fn memory(process: u32) -> Option<(u64, u64)> {
     Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
-/// A process and all below it.
-fn tree(root: u32) -> BTreeSet<u32> {
-    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(process) = entry.file_name().to_string_lossy().parse() else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        children.entry(parent.unwrap_or(0)).or_default().push(process);
-    }
-    let mut found = BTreeSet::new();
-    let mut todo = vec![root];
-    while let Some(process) = todo.pop() {
-        if found.insert(process) {
-            todo.extend(children.get(&process).into_iter().flatten());
-        }
-    }
-    found
-}
-
 #[test]
 fn a_large_file_passes_through_in_little_memory_and_not_through_tmp() {
     if !have("a_large_file_passes_through_in_little_memory_and_not_through_tmp", &["unshare"]) {
@@ -63,7 +44,7 @@ fn a_large_file_passes_through_in_little_memory_and_not_through_tmp() {
     env.file("Dockerfile", "FROM scratch\nCOPY large /large\n");
     write_random(&env.path("context/large"));
     // /tmp takes not a byte, and where TMPDIR leads there is nothing: whoever tries to write there fails.
-    let script = "mount -t tmpfs -o ro,mode=1777 none /tmp && mount -t tmpfs -o ro none /var/spool && exec \"$@\"";
+    let script = "mount -t tmpfs -o ro,mode=1777 none /tmp && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(if is_root() { &["--mount"][..] } else { &["--mount", "--user", "--map-root-user", "--map-auto"] });
     command.args(["--", "sh", "-c", script, "sh"]).arg(program());
@@ -76,7 +57,7 @@ fn a_large_file_passes_through_in_little_memory_and_not_through_tmp() {
     let mut peaks: BTreeMap<u32, u64> = BTreeMap::new();
     while child.try_wait().unwrap().is_none() {
         let mut now = 0;
-        for process in tree(child.id()) {
+        for process in process_tree(child.id()).into_keys() {
             if let Some((resident, peak)) = memory(process) {
                 now += resident;
                 peaks.insert(process, peak);

@@ -111,7 +111,10 @@ fn random_operations_come_out_as_they_were_seen() {
     let manifest = fs::read(applied::compile(&env)).unwrap();
     let base = busybox_rootfs_with(|tar| {
         let mut header = tar::Header::new_ustar();
-        (header.set_mode(0o755), header.set_uid(0), header.set_gid(0), header.set_size(manifest.len() as u64));
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(manifest.len() as u64);
         tar.append_data(&mut header, "bin/manifest", manifest.as_slice()).unwrap();
     });
     env.import(&base, "base");

@@ -1,5 +1,6 @@
 //! A state directory, a context and the command, for one test; gone with it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -101,6 +102,33 @@ pub(crate) fn have(test: &str, programs: &[&str]) -> bool {
     }
 }
 
+/// Parent and start time of each live process; zombies are not.
+pub(crate) fn processes() -> BTreeMap<u32, (u32, String)> {
+    let process = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name before the parenthesis may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let alive = fields.first().is_some_and(|state| *state != "Z" && *state != "X");
+        alive.then(|| Some((number, (fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned()))))?
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(process).collect()
+}
+
+/// A process and all below it, with their start times, which tell them from later ones of the same number.
+pub(crate) fn process_tree(root: u32) -> BTreeMap<u32, String> {
+    let processes = processes();
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root];
+    while let Some(process) = todo.pop() {
+        let Some((_, started)) = processes.get(&process) else { continue };
+        if found.insert(process, started.clone()).is_none() {
+            todo.extend(processes.iter().filter(|(_, (parent, _))| *parent == process).map(|(child, _)| *child));
+        }
+    }
+    found
+}
+
 impl Env {
     /// An empty workplace. It lies in /var/tmp: /tmp may be memory, and nothing may write there by itself.
     pub(crate) fn new() -> Self {
@@ -153,7 +181,9 @@ impl Env {
         let mut args = vec!["build", "--progress", "json", "--output", &dest];
         args.extend(options);
         args.push(&context);
-        let _ = fs::remove_dir_all(self.path("out"));
+        if self.path("out").exists() {
+            fs::remove_dir_all(self.path("out")).unwrap();
+        }
         self.run(&args)
     }
 
@@ -239,7 +269,9 @@ pub(crate) fn busybox_rootfs_with(more: impl FnOnce(&mut tar::Builder<Vec<u8>>))
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_mtime(1_600_000_000);
-        (header.set_uid(0), header.set_gid(0), header.set_size(data.len() as u64));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(data.len() as u64);
         if !link.is_empty() {
             header.set_link_name(link).unwrap();
         }

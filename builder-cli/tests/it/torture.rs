@@ -16,7 +16,10 @@ type Tar = tar::Builder<Vec<u8>>;
 fn add(tar: &mut Tar, path: &str, kind: tar::EntryType, mode: u32, (uid, gid): (u64, u64), data: &[u8]) {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(kind);
-    (header.set_mode(mode), header.set_uid(uid), header.set_gid(gid), header.set_mtime(1_500_000_000));
+    header.set_mode(mode);
+    header.set_uid(uid);
+    header.set_gid(gid);
+    header.set_mtime(1_500_000_000);
     match kind {
         Link | Symlink => {
             header.set_size(0);
@@ -24,7 +27,8 @@ fn add(tar: &mut Tar, path: &str, kind: tar::EntryType, mode: u32, (uid, gid): (
         }
         Char | Block => {
             header.set_size(0);
-            (header.set_device_major(data[0].into()).unwrap(), header.set_device_minor(data[1].into()).unwrap());
+            header.set_device_major(data[0].into()).unwrap();
+            header.set_device_minor(data[1].into()).unwrap();
             tar.append_data(&mut header, path, &[][..]).unwrap();
         }
         _ => {
