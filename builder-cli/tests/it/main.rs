@@ -2,6 +2,8 @@
 //!
 //! The program under test is `$BUILDER_BIN`, else the one that cargo built beside these tests.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 mod build;
 mod cache;
 mod command_line;

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::{Env, Run, have, is_root};
 
 const DOCKERFILE: &str = "FROM busybox\n\
-    COPY --chown=1000:2000 --chmod=640 app/ /srv/\n\
+    COPY --chown=1000:2000 --chmod=640 app/app.conf app/empty /srv/\n\
     RUN ln -s app.conf /srv/link && ln /srv/app.conf /srv/hard && rm /bin/yes && mkdir -m 700 /closed && touch /closed/x\n";
 
 fn build(env: &Env, options: &[&str]) -> Run {
