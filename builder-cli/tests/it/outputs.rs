@@ -22,8 +22,10 @@ fn build(env: &Env, options: &[&str]) -> Run {
     Run::of(&env.command(&args).output().unwrap())
 }
 
-/// Path, kind, mode, owner and link target of each entry.
-fn entries(tar: &[u8]) -> Vec<(String, tar::EntryType, u32, (u64, u64), String)> {
+/// Path, kind, mode, owner and link target.
+type Listed = (String, tar::EntryType, u32, (u64, u64), String);
+
+fn entries(tar: &[u8]) -> Vec<Listed> {
     let mut archive = tar::Archive::new(tar);
     let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
         let entry = entry.unwrap();
