@@ -2,8 +2,6 @@
 //!
 //! The program under test is `$BUILDER_BIN`, else the one that cargo built beside these tests.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 mod build;
 mod cache;
 mod command_line;

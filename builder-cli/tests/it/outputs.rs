@@ -73,6 +73,8 @@ fn a_directory_has_the_files_and_leads_nowhere() {
     std::os::unix::fs::symlink(env.path("canary"), env.path("out/closed")).unwrap();
     build(&env, &["-o", "out"]).ok();
     let out = env.path("out");
+    // COPY --chmod counts for the directory that it makes, and whoever builds is not root here.
+    fs::set_permissions(out.join("srv"), fs::Permissions::from_mode(0o750)).unwrap();
     assert_eq!(fs::read_to_string(out.join("srv/app.conf")).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(out.join("srv/empty")).unwrap(), "");
     assert_eq!(fs::read_to_string(out.join("kept")).unwrap(), "kept");
@@ -92,8 +94,11 @@ fn a_directory_has_the_files_and_leads_nowhere() {
 #[test]
 fn several_outputs_come_from_one_build() {
     let env = Env::new();
-    let digest = build(&env, &["--output", "type=cacheonly", "--output", "type=oci,dest=a.tar", "--output", "type=docker,name=app:1,dest=b.tar"]);
+    let digest = build(&env, &["--output", "type=local,dest=new/dir", "--output", "type=cacheonly", "--output", "type=oci,dest=a.tar", "--output", "type=docker,name=app:1,dest=b.tar"]);
     digest.ok();
+    for (name, mode) in [("a.tar", 0o644), ("b.tar", 0o644), ("new", 0o755), ("new/dir", 0o755)] {
+        assert_eq!(fs::metadata(env.path(name)).unwrap().permissions().mode() & 0o7777, mode, "mode of {name}");
+    }
     let names: Vec<String> = entries(&fs::read(env.path("b.tar")).unwrap()).into_iter().map(|entry| entry.0).collect();
     for name in ["index.json", "manifest.json", "oci-layout"] {
         assert!(names.iter().any(|found| found == name), "{names:?}");
