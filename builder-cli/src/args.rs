@@ -164,6 +164,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
+    /// Let the state directory take no more than this on disk after the build (10GB, 500M)
+    #[arg(long, value_name = "SIZE", value_parser = crate::options::size)]
+    pub(crate) cache_max: Option<u64>,
+
     /// Steps and threads at once [default: by the number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
@@ -396,6 +400,9 @@ pub(crate) struct PruneArgs {
     /// Forget cached steps too; only named images stay
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Empty cache mounts as well
+    #[arg(long)]
+    pub(crate) mounts: bool,
 }
 
 #[derive(Debug, Parser)]

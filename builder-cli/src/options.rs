@@ -128,6 +128,21 @@ fn split_reference(text: &str) -> (PathBuf, Option<String>) {
     }
 }
 
+/// A number of bytes with a decimal unit: `500M`, `10GB`; plain bytes without one.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "t" => 1_000_000_000_000,
+        unit => return Err(format!("unknown unit {unit:?}")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size"))?;
+    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+}
+
 /// Codec and level, checked against each other.
 pub(crate) fn compression(kind: CompressionKind, level: Option<u8>) -> Result<Compression, String> {
     let range = match kind {
@@ -178,6 +193,16 @@ impl From<NetworkName> for StepNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("512", 512), ("3k", 3_000), ("10GB", 10_000_000_000), ("2T", 2_000_000_000_000)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "GB", "1x", "-1", "99999999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn image_places() {

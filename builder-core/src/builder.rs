@@ -87,6 +87,18 @@ impl Canceller {
     }
 }
 
+/// How much [`Builder::prune`] takes. Named images always stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PruneExtent {
+    /// What neither an image nor a cached step needs.
+    Unreachable,
+    /// Also cached steps and unpacked layers.
+    Cache,
+    /// Also the contents of cache mounts.
+    CacheAndMounts,
+}
+
 /// What the state directory takes on disk, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -314,13 +326,18 @@ impl Builder {
         shelf::remove(&self.store()?, name)
     }
 
-    /// Frees what neither an image nor a cached step needs; with `all` also cached steps and cache mounts. Returns the
-    /// bytes that are free now. Safe beside running builds.
+    /// Frees what neither an image nor a cached step needs. Returns the bytes that are free now. Safe beside running
+    /// builds.
     ///
     /// # Errors
     /// [`ErrorKind::Store`].
-    pub fn prune(&self, all: bool) -> Result<u64> {
-        match self.ask(TaskKind::Prune { all }, &mut |_| {})? {
+    pub fn prune(&self, extent: PruneExtent) -> Result<u64> {
+        let (steps, mounts) = match extent {
+            PruneExtent::Unreachable => (false, false),
+            PruneExtent::Cache => (true, false),
+            PruneExtent::CacheAndMounts => (true, true),
+        };
+        match self.ask(TaskKind::Prune { steps, mounts }, &mut |_| {})? {
             Answer::Freed(bytes) => Ok(bytes),
             other => Err(unexpected(&other)),
         }

@@ -35,7 +35,7 @@ mod sys;
 mod tree;
 mod worker;
 
-pub use builder::{Builder, Canceller, DiskUsage, Report, SpooledContext, init};
+pub use builder::{Builder, Canceller, DiskUsage, PruneExtent, Report, SpooledContext, init};
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};

@@ -339,6 +339,9 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// When base images are looked up.
     pub pull: PullPolicy,
+    /// Most bytes that the state directory may take on disk after the build; least recently used cache goes first, images
+    /// stay.
+    pub cache_max: Option<u64>,
     /// Steps and worker threads at once; the number of usable CPUs by default.
     pub jobs: Option<usize>,
     /// Seconds since 1970: `created` of config and history, and the latest mtime of files in new layers.
@@ -376,6 +379,7 @@ impl BuildRequest {
             compression: None,
             no_cache: false,
             pull: PullPolicy::Missing,
+            cache_max: None,
             jobs: None,
             source_date_epoch: None,
             secrets: Vec::new(),

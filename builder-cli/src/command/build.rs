@@ -109,6 +109,7 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);
     request.platform.clone_from(&args.platform);
     request.no_cache = args.no_cache;
+    request.cache_max = args.cache_max;
     request.jobs = args.jobs.map(usize::from);
     Ok(request)
 }

@@ -1,6 +1,6 @@
 //! `builder images`, `inspect`, `rmi`, `prune` and `du`
 
-use builder_core::Builder;
+use builder_core::{Builder, PruneExtent};
 use serde_json::json;
 
 use super::{bytes, print};
@@ -38,7 +38,12 @@ pub(crate) fn rmi(builder: &Builder, args: &RmiArgs) -> Result<(), Failure> {
 
 /// Frees what is not needed.
 pub(crate) fn prune(builder: &Builder, args: &PruneArgs) -> Result<(), Failure> {
-    let freed = builder.prune(args.all)?;
+    let extent = match (args.all, args.mounts) {
+        (_, true) => PruneExtent::CacheAndMounts,
+        (true, false) => PruneExtent::Cache,
+        (false, false) => PruneExtent::Unreachable,
+    };
+    let freed = builder.prune(extent)?;
     print(&format!("freed {}", bytes(freed)))
 }
 

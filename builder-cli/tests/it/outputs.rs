@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::{Env, Run, have, is_root};
 
 const DOCKERFILE: &str = "FROM busybox\n\
-    COPY --chown=1000:2000 --chmod=640 app/ /srv/\n\
+    COPY --chown=1000:2000 --chmod=640 app/app.conf app/empty /srv/\n\
     RUN ln -s app.conf /srv/link && ln /srv/app.conf /srv/hard && rm /bin/yes && mkdir -m 700 /closed && touch /closed/x\n";
 
 fn build(env: &Env, options: &[&str]) -> Run {
@@ -22,8 +22,10 @@ fn build(env: &Env, options: &[&str]) -> Run {
     Run::of(&env.command(&args).output().unwrap())
 }
 
-/// Path, kind, mode, owner and link target of each entry.
-fn entries(tar: &[u8]) -> Vec<(String, tar::EntryType, u32, (u64, u64), String)> {
+/// Path, kind, mode, owner and link target.
+type Listed = (String, tar::EntryType, u32, (u64, u64), String);
+
+fn entries(tar: &[u8]) -> Vec<Listed> {
     let mut archive = tar::Archive::new(tar);
     let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
         let entry = entry.unwrap();
@@ -72,6 +74,8 @@ fn a_directory_has_the_files_and_leads_nowhere() {
     std::os::unix::fs::symlink(env.path("canary"), env.path("out/closed")).unwrap();
     build(&env, &["-o", "out"]).ok();
     let out = env.path("out");
+    // COPY --chmod counts for the directory that it makes, and whoever builds is not root here.
+    fs::set_permissions(out.join("srv"), fs::Permissions::from_mode(0o750)).unwrap();
     assert_eq!(fs::read_to_string(out.join("srv/app.conf")).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(out.join("srv/empty")).unwrap(), "");
     assert_eq!(fs::read_to_string(out.join("kept")).unwrap(), "kept");
@@ -91,18 +95,11 @@ fn a_directory_has_the_files_and_leads_nowhere() {
 #[test]
 fn several_outputs_come_from_one_build() {
     let env = Env::new();
-    let digest = build(
-        &env,
-        &[
-            "--output",
-            "type=cacheonly",
-            "--output",
-            "type=oci,dest=a.tar",
-            "--output",
-            "type=docker,name=app:1,dest=b.tar",
-        ],
-    );
+    let digest = build(&env, &["--output", "type=local,dest=new/dir", "--output", "type=cacheonly", "--output", "type=oci,dest=a.tar", "--output", "type=docker,name=app:1,dest=b.tar"]);
     digest.ok();
+    for (name, mode) in [("a.tar", 0o644), ("b.tar", 0o644), ("new", 0o755), ("new/dir", 0o755)] {
+        assert_eq!(fs::metadata(env.path(name)).unwrap().permissions().mode() & 0o7777, mode, "mode of {name}");
+    }
     let names: Vec<String> = entries(&fs::read(env.path("b.tar")).unwrap()).into_iter().map(|entry| entry.0).collect();
     for name in ["index.json", "manifest.json", "oci-layout"] {
         assert!(names.iter().any(|found| found == name), "{names:?}");

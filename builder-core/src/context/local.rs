@@ -98,6 +98,7 @@ impl LocalContext {
         Ok(Self { root, ignore: ignore.unwrap_or_default(), cache })
     }
 
+    #[cfg(test)]
     /// Returns everything below the directory `under` that the ignore rules keep, with the directories that lead to
     /// it, sorted by path bytes. `under` has no symlinks (see [`Self::resolve`]). Sockets are left out.
     pub(crate) fn list(&self, under: &[u8]) -> Result<Vec<Listed>, Error> {

@@ -13,6 +13,6 @@ mod local;
 mod snapshot;
 mod stat_cache;
 
-pub(crate) use local::{Error, Listed, LocalContext, Missing};
+pub(crate) use local::{LocalContext, Missing};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use stat_cache::{Stamp, StatCache};

@@ -33,6 +33,5 @@ pub use ast::{
     ArgDeclaration, Command, CopySource, Dockerfile, Healthcheck, Heredoc, Instruction, InstructionKind, KeyValue,
     RunInstruction, TransferInstruction, Word,
 };
-pub(crate) use csv::{Error as FieldsError, fields as mount_fields};
 pub use expand::{Env, ExpandError, ExpandErrorKind, Expanded, expand_heredoc, expand_word, expand_words};
 pub use parse::Parsed;

@@ -111,6 +111,9 @@ pub(super) fn run(
         written.extend(outputs.write(output)?);
     }
     store.sync().map_err(|e| name_error(&e))?;
+    if let Some(max) = request.cache_max {
+        store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
+    }
     // What went out is what the caller asks about.
     let image = written.first().unwrap_or(&assembled);
     Ok(BuildOutcome {

@@ -27,8 +27,8 @@ pub(crate) struct Task {
 pub(crate) enum TaskKind {
     /// Build an image.
     Build(Box<BuildRequest>, HostFacts, Box<ClientConfig>),
-    /// Free what is not needed; everything but named images with `all`.
-    Prune { all: bool },
+    /// Free what is not needed; also cached steps, and cache mounts as well.
+    Prune { steps: bool, mounts: bool },
     /// Measure what the state directory takes.
     DiskUsage,
 }
@@ -70,8 +70,12 @@ impl Task {
                 let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
                 build::run(around, &request, &facts).map(Answer::Built)
             }
-            TaskKind::Prune { all } => {
-                let scope = if all { PruneScope::All } else { PruneScope::Dangling };
+            TaskKind::Prune { steps, mounts } => {
+                let scope = match (steps, mounts) {
+                    (_, true) => PruneScope::All,
+                    (true, false) => PruneScope::Cache,
+                    (false, false) => PruneScope::Dangling,
+                };
                 let report = store.prune(PruneOptions { scope, keep_used_since: None });
                 report.map(|report| Answer::Freed(report.freed_bytes)).map_err(|e| store_error(&e))
             }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,9 +18,9 @@ pub(crate) fn export_layout(store: &Store, image: Image<'_>, dest: &Path) -> Res
     let blobs = blobs(store, image.descriptor)?;
     let blobs_dir = dest.join("blobs/sha256");
     check_destination(dest)?;
-    fs::create_dir_all(&blobs_dir).map_err(Error::io("make directory", &blobs_dir))?;
+    make_dirs(&blobs_dir).map_err(Error::io("make directory", &blobs_dir))?;
     let marker = dest.join("oci-layout");
-    let lock = File::options().read(true).append(true).create(true).open(&marker);
+    let lock = File::options().read(true).append(true).create(true).mode(0o644).open(&marker);
     let lock = lock.map_err(Error::io("open", &marker))?;
     lock.lock().map_err(Error::io("lock", &marker))?;
     if lock.metadata().map_err(Error::io("stat", &marker))?.len() == 0 {
@@ -90,7 +91,7 @@ pub(super) fn write_new(path: &Path, write: impl FnOnce(&mut File) -> io::Result
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     remove_leftovers(path, &prefix);
     let temp = path.with_file_name(format!("{prefix}{}{SUFFIX}", unique()));
-    let written = File::create_new(&temp).and_then(|mut file| {
+    let written = File::options().write(true).create_new(true).mode(0o644).open(&temp).and_then(|mut file| {
         // Held until the file has its name: an export that finds it locked knows that it is being written.
         file.lock()?;
         write(&mut file)?;
@@ -98,6 +99,11 @@ pub(super) fn write_new(path: &Path, write: impl FnOnce(&mut File) -> io::Result
     });
     // The error that is reported is the first one.
     written.map_err(Error::io("write", path)).inspect_err(|_| drop(fs::remove_file(&temp)))
+}
+
+/// Makes a directory with those above it. The mode is said, because the build process has no umask.
+pub(super) fn make_dirs(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
 /// End of the names of temporary files.

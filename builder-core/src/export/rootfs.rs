@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::archive::write_to;
+use super::layout::make_dirs;
 use crate::layer::{ensure_tree, extract_contents, tar};
 use crate::request::Destination;
 use crate::store::{LayerDescriptor, Store};
@@ -126,11 +128,11 @@ impl<'a> Rootfs<'a> {
 
     /// Writes the files below `dest`, made when missing. Returns the devices, which only root may make: they are left out.
     pub(crate) fn write_directory(&self, dest: &Path) -> Result<Vec<Vec<u8>>, Error> {
-        fs::create_dir_all(dest).map_err(Error::io("make directory", dest))?;
+        make_dirs(dest).map_err(Error::io("make directory", dest))?;
         let root = file::open_host_dir(dest).map_err(Error::io("open", dest))?;
         // On the file system of the destination, so that files can be moved from it into place.
         let staging = dest.join(format!(".builder-{}", super::layout::unique()));
-        fs::create_dir(&staging).map_err(Error::io("make directory", &staging))?;
+        fs::DirBuilder::new().mode(0o700).create(&staging).map_err(Error::io("make directory", &staging))?;
         let written = self.extract(staging.clone()).and_then(|extracted| self.place_all(&root, dest, &extracted));
         // Only plain files are in there. The error that is reported is the first one.
         let removed = fs::remove_dir_all(&staging).map_err(Error::io("remove", &staging));

@@ -15,6 +15,7 @@ mod media_type;
 mod platform;
 mod source;
 mod timestamp;
+#[cfg(test)]
 mod validate;
 
 pub use crate::store::oci::{
@@ -26,10 +27,11 @@ pub use document::{CONFIG_LIMIT, MANIFEST_LIMIT, ParseError};
 pub use media_type::{Family, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG};
 pub use platform::{NoMatchingPlatform, ParsePlatformError};
 
-pub(crate) use media_type::{is_config, is_index, is_layer, is_manifest, layer_compression, layer_media_type};
-pub(crate) use source::{CopiedImage, ImageSource, SourceError};
+pub(crate) use media_type::{is_index, is_manifest, layer_compression, layer_media_type};
+pub(crate) use source::{ImageSource, SourceError};
 pub(crate) use timestamp::rfc3339;
-pub(crate) use validate::{ValidateError, validate};
+#[cfg(test)]
+pub(crate) use validate::validate;
 
 #[cfg(test)]
 pub(crate) mod tests;

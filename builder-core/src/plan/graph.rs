@@ -34,6 +34,7 @@ impl BuildGraph {
         &self.steps[id.0]
     }
 
+    #[cfg(test)]
     /// Returns whether any step runs a command, so that something must be unpacked and isolated.
     pub(crate) fn runs_commands(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::Run(_)))
@@ -83,6 +84,7 @@ pub(crate) enum ImageName {
 }
 
 impl Op {
+    #[cfg(test)]
     /// Returns the steps whose results this one reads, each once, the parent first.
     pub(crate) fn inputs(&self) -> Vec<StepId> {
         let mut inputs: Vec<StepId> = vec![];

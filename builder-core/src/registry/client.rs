@@ -114,6 +114,7 @@ impl Client {
         }
     }
 
+    #[cfg(test)]
     /// Asks whether the repository of `reference` has a blob; returns its size if so.
     pub(crate) fn blob_size(&self, reference: &Reference, digest: Digest) -> Result<Option<u64>, Error> {
         let subject = blob_subject(reference, digest);

@@ -45,6 +45,8 @@ pub use credentials::{Access, Credential, Credentials};
 pub(crate) use download::{Answer, Downloader, Validators, shown};
 pub(crate) use error::Error;
 pub(crate) use exchange::Notice;
-pub(crate) use manifest::{ManifestHead, ResolvedManifest};
-pub(crate) use push::{Upload, Uploaded};
+pub(crate) use manifest::ResolvedManifest;
+pub(crate) use push::Upload;
+#[cfg(test)]
+pub(crate) use push::Uploaded;
 pub(crate) use reference::{Reference, ReferenceError};

@@ -38,16 +38,15 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blob::{BlobWriter, RawBlobWriter};
+pub(crate) use blob::RawBlobWriter;
 pub(crate) use error::{Error, Result};
-pub(crate) use gc::{PruneOptions, PruneReport, PruneScope};
+pub(crate) use gc::{PruneOptions, PruneScope};
 pub(crate) use images::StoredImage;
 pub(crate) use lock::FileLock;
-pub(crate) use oci::{Descriptor, Index, LayerDescriptor, Manifest, Platform};
+pub(crate) use oci::{Descriptor, Index, LayerDescriptor, Manifest};
 pub(crate) use record::{Record, StepLock};
 pub(crate) use remove::{Removed, remove_tree};
 pub(crate) use unpacked::{CacheDir, UnpackDir, Unpacking};
-pub(crate) use usage::DiskUsage;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};

@@ -79,6 +79,7 @@ impl Store {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Every record that can be read, most recently used first: to find what a missed key is nearest to.
     pub(crate) fn records(&self) -> Result<Vec<(String, Record)>> {
         let dir = self.path().join("records");
@@ -105,6 +106,7 @@ impl Store {
         Ok(lock.map(|lock| StepLock { _lock: lock }))
     }
 
+    #[cfg(test)]
     /// Takes the right to work on a step unless someone else has it.
     pub(crate) fn try_lock_step(&self, key: &CacheKey) -> Result<Option<StepLock>> {
         self.lock_step(key, &mut || ControlFlow::Break(()))

@@ -119,6 +119,7 @@ pub(crate) fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedF
     Ok(rustix::fs::openat(dir, name, DIR_FLAGS.union(OFlags::NOFOLLOW), Mode::empty())?)
 }
 
+#[cfg(test)]
 /// Opens the file `name` inside `dir` for reading. Opening a pipe does not wait for a writer.
 pub(crate) fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, FILE_FLAGS, Mode::empty())?)

@@ -19,6 +19,7 @@ impl Filter {
         Self(instructions)
     }
 
+    #[cfg(test)]
     /// The program.
     pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.0

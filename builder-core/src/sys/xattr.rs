@@ -43,16 +43,19 @@ pub(crate) fn read_at(
     Ok(found)
 }
 
+#[cfg(test)]
 /// Returns one attribute of an open file or directory.
 pub(crate) fn get(file: BorrowedFd<'_>, attribute: &CStr) -> io::Result<Option<Vec<u8>>> {
     read_all(|buffer| rustix::fs::fgetxattr(file, attribute, buffer))
 }
 
+#[cfg(test)]
 /// Sets an attribute of `name` inside `dir`, new or not.
 pub(crate) fn set_at(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr, value: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::lsetxattr(proc_path(dir, name)?, attribute, value, XattrFlags::empty())?)
 }
 
+#[cfg(test)]
 /// Sets an attribute of an open file or directory, new or not.
 pub(crate) fn set(file: BorrowedFd<'_>, attribute: &CStr, value: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())?)

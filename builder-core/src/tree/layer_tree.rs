@@ -80,6 +80,7 @@ impl LayerTree {
         Ok(Self { entries })
     }
 
+    #[cfg(test)]
     /// Takes the entries of a layer in the order of its tar, as other tools write them.
     ///
     /// A later entry of a path wins. A whiteout acts on lower layers only (image-spec `layer.md`, "Whiteouts"), so
@@ -113,6 +114,7 @@ pub(super) fn implied_metadata() -> Metadata {
     Metadata { mode: 0o755, ..Metadata::default() }
 }
 
+#[cfg(test)]
 fn open_ancestors(map: &mut BTreeMap<Vec<u8>, Entry>, path: &[u8]) {
     for dir in ancestors(path) {
         let Some(entry) = map.get_mut(dir) else { continue };
@@ -125,6 +127,7 @@ fn open_ancestors(map: &mut BTreeMap<Vec<u8>, Entry>, path: &[u8]) {
     }
 }
 
+#[cfg(test)]
 fn insert(map: &mut BTreeMap<Vec<u8>, Entry>, mut entry: Entry) {
     match (&mut entry.kind, map.get_mut(&entry.path).map(|old| &mut old.kind)) {
         (Kind::Whiteout, Some(Kind::Directory { opaque })) => {
@@ -154,6 +157,7 @@ fn below<'m>(map: &'m BTreeMap<Vec<u8>, Entry>, dir: &[u8]) -> impl Iterator<Ite
         .take_while(move |path| path.starts_with(&prefix))
 }
 
+#[cfg(test)]
 fn remove_below(map: &mut BTreeMap<Vec<u8>, Entry>, dir: &[u8]) {
     let gone: Vec<Vec<u8>> = below(map, dir).map(<[u8]>::to_vec).collect();
     for path in gone {

@@ -114,6 +114,7 @@ pub(crate) struct MountOp {
 }
 
 impl MountOp {
+    #[cfg(test)]
     /// Returns where its files come from, if it shows files.
     pub(crate) fn files(&self) -> Option<FileInput> {
         match &self.kind {

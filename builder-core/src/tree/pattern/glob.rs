@@ -49,6 +49,7 @@ pub(crate) fn split_at_wildcard(source: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (parts[..first].join(&b'/'), parts[first..].join(&b'/'))
 }
 
+#[cfg(test)]
 /// Whether `pattern` matches the whole of `path`, as Go's `filepath.Match`.
 pub(crate) fn match_component_path(pattern: &[u8], path: &[u8]) -> Result<bool, PatternError> {
     Ok(Glob::parse(pattern)?.matches(path))

@@ -14,7 +14,7 @@ mod glob;
 mod rule;
 mod set;
 
-pub(crate) use glob::{Glob, has_wildcard, match_component_path, split_at_wildcard};
+pub(crate) use glob::{Glob, has_wildcard, split_at_wildcard};
 pub(crate) use set::{Decision, PatternSet, Rule, RuleIndex};
 
 use super::path::show;

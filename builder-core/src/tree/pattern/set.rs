@@ -85,6 +85,7 @@ impl PatternSet {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Whether there is no rule.
     pub(crate) fn is_empty(&self) -> bool {
         self.rules.is_empty()
