@@ -360,7 +360,10 @@ fn another_secret_is_no_other_step_and_a_missing_one_is_said() {
 #[test]
 fn a_secret_that_a_command_prints_is_not_shown() {
     let env = busybox();
-    env.file("Dockerfile", "FROM busybox\nRUN --mount=type=secret,id=S,env=S echo it is $S; cat /proc/self/environ >&2; exit 3\n");
+    env.file(
+        "Dockerfile",
+        "FROM busybox\nRUN --mount=type=secret,id=S,env=S echo it is $S; cat /proc/self/environ >&2; exit 3\n",
+    );
     for mode in ["plain", "json"] {
         let mut command = env.command(&["build", "--progress", mode, "--secret", "id=S"]);
         let run = Run::of(&command.arg(env.path("context")).env("S", "hunter22").output().unwrap());

@@ -95,7 +95,19 @@ fn a_directory_has_the_files_and_leads_nowhere() {
 #[test]
 fn several_outputs_come_from_one_build() {
     let env = Env::new();
-    let digest = build(&env, &["--output", "type=local,dest=new/dir", "--output", "type=cacheonly", "--output", "type=oci,dest=a.tar", "--output", "type=docker,name=app:1,dest=b.tar"]);
+    let digest = build(
+        &env,
+        &[
+            "--output",
+            "type=local,dest=new/dir",
+            "--output",
+            "type=cacheonly",
+            "--output",
+            "type=oci,dest=a.tar",
+            "--output",
+            "type=docker,name=app:1,dest=b.tar",
+        ],
+    );
     digest.ok();
     for (name, mode) in [("a.tar", 0o644), ("b.tar", 0o644), ("new", 0o755), ("new/dir", 0o755)] {
         assert_eq!(fs::metadata(env.path(name)).unwrap().permissions().mode() & 0o7777, mode, "mode of {name}");

@@ -46,11 +46,13 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MEDIA_TYPE_MANIFEST | MEDIA_TYPE_DOCKER_MANIFEST)
 }
 
+#[cfg(test)]
 /// Whether this is an image config, as opposed to the config of an artifact.
 pub(crate) fn is_config(media_type: &str) -> bool {
     matches!(media_type, MEDIA_TYPE_CONFIG | MEDIA_TYPE_DOCKER_CONFIG)
 }
 
+#[cfg(test)]
 /// Whether this is a file system layer.
 pub(crate) fn is_layer(media_type: &str) -> bool {
     layer_compression(media_type).is_some()

@@ -19,8 +19,6 @@ use super::{
 use crate::digest::{Digest, VerifyingReader};
 use crate::store;
 
-pub(crate) use copy::CopiedImage;
-
 /// Indexes within indexes that are followed.
 const MAX_DEPTH: usize = 4;
 

@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 
 use super::{
-    CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, is_config, is_index,
-    layer_compression,
+    CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, is_index, layer_compression,
+    media_type::is_config,
 };
 use crate::digest::{DiffId, Digest, HashingWriter, VerifyingReader};
 use crate::request::CompressionKind;

@@ -15,7 +15,9 @@ use super::error::Error;
 use super::exchange::{Call, Notice, Session};
 use super::manifest::{self, MAX_MANIFEST, ManifestHead, ResolvedManifest};
 use super::reference::Reference;
-use super::transport::{content_length, read_body};
+#[cfg(test)]
+use super::transport::content_length;
+use super::transport::read_body;
 use crate::digest::Digest;
 
 /// Largest page of tags, in bytes.

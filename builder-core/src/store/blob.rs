@@ -179,11 +179,6 @@ pub(crate) struct RawBlobWriter {
 }
 
 impl RawBlobWriter {
-    /// Bytes written so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Puts the blob into the store under `digest`, which must be that of the written bytes. Returns its size.
     ///
     /// Idempotent: when the blob is there already, that one stays.

@@ -1,7 +1,7 @@
 //! What can go wrong with the state directory.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::digest::Digest;
 
@@ -96,11 +96,5 @@ impl Error {
     pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source }
-    }
-
-    /// Returns the wrapper for an error of `rustix` of `operation` on `path`.
-    pub(super) fn os(operation: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
-        let path = path.to_owned();
-        move |errno| Self::Io { operation, path, source: errno.into() }
     }
 }

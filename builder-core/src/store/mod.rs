@@ -43,7 +43,7 @@ pub(crate) use error::{Error, Result};
 pub(crate) use gc::{PruneOptions, PruneScope};
 pub(crate) use images::StoredImage;
 pub(crate) use lock::FileLock;
-pub(crate) use oci::{Descriptor, Index, LayerDescriptor, Manifest};
+pub(crate) use oci::{Descriptor, Index, LayerDescriptor};
 pub(crate) use record::{Record, StepLock};
 pub(crate) use remove::{Removed, remove_tree};
 pub(crate) use unpacked::{CacheDir, UnpackDir, Unpacking};

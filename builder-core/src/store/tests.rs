@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::oci::MEDIA_TYPE_MANIFEST;
-use super::{CacheDir, Descriptor, LayerDescriptor, Manifest, Record, Store};
+use super::oci::Manifest;
+use super::{CacheDir, Descriptor, LayerDescriptor, Record, Store};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::tree::{Entry, Kind, LayerTree, Metadata};
 

@@ -120,11 +120,6 @@ pub(crate) fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedF
 }
 
 #[cfg(test)]
-/// Opens the file `name` inside `dir` for reading. Opening a pipe does not wait for a writer.
-pub(crate) fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(dir, name, FILE_FLAGS, Mode::empty())?)
-}
-
 /// Opens the file at `path` below `root` for reading: `ELOOP` when any component is a symlink.
 pub(crate) fn open_file_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
     open_below(root, path, FILE_FLAGS)

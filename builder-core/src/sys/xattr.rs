@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(test)]
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 

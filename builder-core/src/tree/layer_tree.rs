@@ -1,10 +1,16 @@
 //! What one layer says.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
+#[cfg(test)]
 use std::ops::Bound;
 
-use super::path::{ancestors, is_tree_path, show};
-use super::{Entry, Kind, Metadata};
+#[cfg(test)]
+use super::Kind;
+#[cfg(test)]
+use super::path::ancestors;
+use super::path::{is_tree_path, show};
+use super::{Entry, Metadata};
 
 /// A tree cannot be what its source says.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +154,7 @@ fn insert(map: &mut BTreeMap<Vec<u8>, Entry>, mut entry: Entry) {
     map.insert(entry.path.clone(), entry);
 }
 
+#[cfg(test)]
 fn below<'m>(map: &'m BTreeMap<Vec<u8>, Entry>, dir: &[u8]) -> impl Iterator<Item = &'m [u8]> {
     let mut start = dir.to_vec();
     start.push(b'/');

@@ -39,11 +39,6 @@ fn failed(error: &dyn std::error::Error) -> Error {
 }
 
 impl Context {
-    /// A context without files.
-    pub(crate) fn empty() -> Self {
-        Self { local: None, ignore_file: String::new() }
-    }
-
     /// Opens a directory. `rules` are name and text of an ignore file that replaces the directory's own.
     pub(crate) fn open(dir: &Path, rules: Option<&(String, String)>, store: &Store) -> Result<Self, Error> {
         let rules = match rules {

@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::archive::Archive;
 use super::copy::Planned;
 use super::root::Root;
 use super::{BuildWorker, Context};
@@ -43,11 +42,9 @@ pub(crate) enum Bytes {
     /// Entries of an archive by number.
     Archive {
         /// The source that has the archive.
-        origin: Box<Bytes>,
+        origin: Box<Self>,
         /// Where in it.
         path: Vec<u8>,
-        /// What it holds.
-        archive: Arc<Archive>,
     },
 }
 

@@ -70,6 +70,7 @@ impl BuildWorker<'_> {
         self.finish(canvas, sources)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a step's canvas, rules and sources belong to the caller")]
     fn add_source(
         &self,
         canvas: &mut Canvas<'_>,
@@ -135,7 +136,7 @@ impl BuildWorker<'_> {
         let applied = apply_archive(canvas, rules, sources.len(), &entries);
         applied.map_err(|error| Error::from_source(ErrorKind::Context, &error))?;
         let origin = sources[number].clone();
-        sources.push(Bytes::Archive { origin: Box::new(origin), path: path.to_vec(), archive: Arc::new(archive) });
+        sources.push(Bytes::Archive { origin: Box::new(origin), path: path.to_vec() });
         Ok(true)
     }
 

@@ -1,67 +1,12 @@
 //! From a layout or archive into the store.
 
 use std::io::{self, Read};
-use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::{ImageSource, MAX_DEPTH, SourceError};
-use crate::image::{CONFIG_LIMIT, Descriptor, ImageConfig, Index, MANIFEST_LIMIT, Manifest, Platform, is_index};
+use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::store::{self, Store};
 
-/// An image whose blobs are all in the store.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct CopiedImage {
-    /// Names the manifest.
-    pub(crate) descriptor: Descriptor,
-    /// The manifest.
-    pub(crate) manifest: Manifest,
-    /// The config.
-    pub(crate) config: ImageConfig,
-}
-
 impl ImageSource {
-    /// Resolves an image for a platform and copies it into the store with up to `threads` blobs at once.
-    pub(crate) fn copy_image(
-        &self,
-        store: &Store,
-        reference: Option<&str>,
-        platform: &Platform,
-        threads: NonZero<usize>,
-    ) -> Result<CopiedImage, SourceError> {
-        let descriptor = self.select(self.resolve(reference)?, platform)?;
-        let bytes = self.read(&descriptor, MANIFEST_LIMIT)?;
-        let manifest = Manifest::parse(&bytes).map_err(|source| self.document(descriptor.digest, source))?;
-        let config = self.read(&manifest.config, CONFIG_LIMIT)?;
-        let config = ImageConfig::parse(&config).map_err(|source| self.document(manifest.config.digest, source))?;
-        // The manifest comes last: who finds it in the store finds all of it.
-        let blobs: Vec<_> = manifest.layers.iter().chain([&manifest.config]).collect();
-        self.copy_blobs(store, &blobs, threads)?;
-        self.copy_blob(store, &descriptor)?;
-        Ok(CopiedImage { descriptor, manifest, config })
-    }
-
-    fn copy_blobs(&self, store: &Store, blobs: &[&Descriptor], threads: NonZero<usize>) -> Result<(), SourceError> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.copy_blob(store, blob) {
-                    failed().get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            (1..threads.get().min(blobs.len())).for_each(|_| drop(scope.spawn(work)));
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-
     /// Copies an image into the store: a manifest with its blobs, an index with all that it names. What a document names
     /// comes before it. Layers with addresses of their own may be missing.
     pub(crate) fn copy_all(&self, store: &Store, image: &Descriptor) -> Result<(), SourceError> {

@@ -60,12 +60,10 @@ impl Worker for Sums {
     }
 }
 
-fn run(
-    graph: &[&[usize]],
-    worker: &Sums,
-    jobs: usize,
-    no_cache: bool,
-) -> (Result<Vec<usize>, (usize, String)>, Vec<Event>) {
+/// Results by step, or the step that failed and why.
+type Solved = Result<Vec<usize>, (usize, String)>;
+
+fn run(graph: &[&[usize]], worker: &Sums, jobs: usize, no_cache: bool) -> (Solved, Vec<Event>) {
     let inputs: Vec<Vec<StepId>> = graph.iter().map(|needs| needs.iter().map(|n| StepId(*n)).collect()).collect();
     let events = Mutex::new(Vec::new());
     let sink = |event| events.lock().unwrap().push(event);

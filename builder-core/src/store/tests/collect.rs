@@ -12,7 +12,7 @@ use super::{cache_dir, key, names, new_store, other, put_image, put_layer, recor
 use crate::digest::Digest;
 use crate::store::{PruneOptions, PruneScope, Store, Unpacking};
 
-fn prune(store: &Store, scope: PruneScope) -> crate::store::PruneReport {
+fn prune(store: &Store, scope: PruneScope) -> crate::store::gc::PruneReport {
     store.prune(PruneOptions { scope, keep_used_since: None }).unwrap()
 }
 
@@ -123,7 +123,7 @@ fn what_another_session_uses_survives_everything() {
     prune(&pruner, PruneScope::All);
     pruner.enforce_limit(0).unwrap();
     let manifest = user.read_blob(&base.digest, 1 << 20).unwrap();
-    let manifest: crate::store::Manifest = serde_json::from_slice(&manifest).unwrap();
+    let manifest: crate::store::oci::Manifest = serde_json::from_slice(&manifest).unwrap();
     for digest in [fresh, record.layers[0].digest, manifest.layers[0].digest, manifest.config.digest] {
         assert!(user.open_blob(&digest).is_ok(), "{digest}");
     }
@@ -189,7 +189,7 @@ fn a_limit_takes_the_least_recently_used_and_chains_from_their_end() {
         store = reopen(store);
     }
     let total = store.disk_usage().unwrap().total();
-    assert_eq!(store.enforce_limit(total).unwrap(), crate::store::PruneReport::default());
+    assert_eq!(store.enforce_limit(total).unwrap(), crate::store::gc::PruneReport::default());
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn check(path: &std::path::Path) {
     }
     for image in store.images().unwrap() {
         let manifest = store.read_blob(&image.descriptor.digest, 1 << 20).unwrap();
-        let manifest: crate::store::Manifest = serde_json::from_slice(&manifest).unwrap();
+        let manifest: crate::store::oci::Manifest = serde_json::from_slice(&manifest).unwrap();
         assert!(
             store.has_blob(&manifest.layers[0].digest).unwrap() && store.has_blob(&manifest.config.digest).unwrap()
         );

@@ -16,8 +16,8 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(crate) use archive::ArchiveEntry;
 pub(crate) use archive::apply as apply_archive;
-pub(crate) use archive::{ArchiveEntry, ArchiveError};
 pub(crate) use canvas::{Canvas, CanvasError, Origin, Planned, Put};
 pub(crate) use select::{SelectError, Selected, select, select_with_parents};
 

@@ -267,7 +267,7 @@ fn diff_on_top_is_what_the_mount_shows() {
     match child {
         Ok(status) if status.code() == Some(0) => {}
         Ok(status) if status.code() == Some(1) => {
-            eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no user namespace here")
+            eprintln!("SKIP diff_on_top_is_what_the_mount_shows: no user namespace here");
         }
         other => panic!("{other:?}"),
     }
