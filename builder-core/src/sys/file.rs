@@ -125,6 +125,12 @@ pub(crate) fn open_file_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<O
     open_below(root, path, FILE_FLAGS)
 }
 
+/// Opens the file at `path` below `root` for reading: `ELOOP` when any component is a symlink. Opening a pipe does not
+/// wait for a writer.
+pub(crate) fn open_file_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    open_below(root, path, FILE_FLAGS)
+}
+
 /// Opens the directory at `path` below `root` for reading: `ELOOP` or `ENOTDIR` when any component is a symlink. The
 /// empty path is the root itself.
 pub(crate) fn open_dir_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::fs;
-use std::num::NonZero;
 use std::path::Path;
 
 use tempfile::TempDir;
