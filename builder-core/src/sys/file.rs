@@ -119,12 +119,6 @@ pub(crate) fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedF
     Ok(rustix::fs::openat(dir, name, DIR_FLAGS.union(OFlags::NOFOLLOW), Mode::empty())?)
 }
 
-#[cfg(test)]
-/// Opens the file at `path` below `root` for reading: `ELOOP` when any component is a symlink.
-pub(crate) fn open_file_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    open_below(root, path, FILE_FLAGS)
-}
-
 /// Opens the file at `path` below `root` for reading: `ELOOP` when any component is a symlink. Opening a pipe does not
 /// wait for a writer.
 pub(crate) fn open_file_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {

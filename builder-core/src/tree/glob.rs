@@ -1,7 +1,7 @@
 //! Wildcards of `COPY` sources, expanded in a tree.
 //!
 //! As BuildKit does: what stands before the first component with a wildcard is resolved, symlinks included; the rest is
-//! matched with [`Glob`](super::pattern::Glob) against what lies below, where no
+//! matched with [`Glob`] against what lies below, where no
 //! symlink is followed and nothing is looked for below a match.
 
 use super::path::join;
