@@ -1,6 +1,6 @@
 //! Lines grouped by step: one step streams, the others are held back until it is done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
 
 use builder_core::{Event, StepId, StepInfo};
@@ -16,6 +16,7 @@ pub(super) struct Plain<W> {
     held: BTreeMap<StepId, VecDeque<String>>,
     open: BTreeMap<StepId, Lines>,
     done: Vec<StepId>,
+    started: BTreeSet<StepId>,
 }
 
 impl<W: Write> Plain<W> {
@@ -28,6 +29,7 @@ impl<W: Write> Plain<W> {
             held: BTreeMap::new(),
             open: BTreeMap::new(),
             done: Vec::new(),
+            started: BTreeSet::new(),
         }
     }
 
@@ -77,6 +79,7 @@ impl<W: Write> Progress for Plain<W> {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.write(&format!("warning[{code}]: {message}")),
             Event::StepStarted { step, reason } => {
+                self.started.insert(step);
                 let name = self.name(step);
                 self.line(step, &name);
                 if let Some(reason) = reason {
@@ -94,7 +97,14 @@ impl<W: Write> Progress for Plain<W> {
                 }
             }
             Event::StepFinished { step, duration_ms } => self.end(step, &format!("DONE {}", duration(duration_ms))),
-            Event::StepFailed { step, message } => self.end(step, &format!("ERROR {message}")),
+            Event::StepFailed { step, message } => {
+                // A step may fail before it starts, when its inputs are looked at.
+                if !self.started.contains(&step) {
+                    let name = self.name(step);
+                    self.line(step, &name);
+                }
+                self.end(step, &format!("ERROR {message}"));
+            }
             Event::Exported { output, digest } => self.write(&format!("exported {output} {digest}")),
             _ => {}
         }

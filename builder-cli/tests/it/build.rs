@@ -153,6 +153,17 @@ fn a_command_is_confined() {
 }
 
 #[test]
+fn a_command_cannot_overwrite_the_program_that_builds() {
+    let env = Env::new();
+    env.import_busybox();
+    let before = std::fs::read(crate::support::program()).unwrap();
+    let dockerfile = "FROM busybox\nRUN printf '#!/proc/self/exe\\n' > /x && chmod 755 /x\n\
+        RUN for i in 1 2 3; do /x --version & done; for p in /proc/[0-9]*; do (echo evil > $p/exe) 2>/dev/null; done; wait; true\n";
+    env.build(dockerfile, &[]).ok();
+    assert!(before == std::fs::read(crate::support::program()).unwrap(), "the program was changed");
+}
+
+#[test]
 fn stragglers_end_with_the_step() {
     let env = Env::new();
     env.import_busybox();

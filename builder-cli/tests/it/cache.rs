@@ -39,6 +39,17 @@ fn nothing_changed_runs_nothing_and_gives_the_same_digest() {
     assert!(changed.iter().all(|p| p.ends_with("index.json")), "a cached build wrote {changed:?}");
 }
 
+#[test]
+fn an_image_from_the_cache_is_as_old_as_its_last_step() {
+    let env = Env::new();
+    app(&env);
+    let created = || env.image(APP, &[]).config["created"].clone();
+    let first = created();
+    // Times have seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(created(), first);
+}
+
 /// Content-bearing files of the state directory with inode and mtime; the mtime of a record only says when it was used.
 fn files_of(dir: &Path) -> BTreeMap<String, (u64, i64, i64)> {
     let mut out = BTreeMap::new();

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::image::{
     self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG,
-    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_MANIFEST, Manifest, RootFs, layer_compression, layer_media_type, rfc3339,
+    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_MANIFEST, Manifest, RootFs, layer_compression, layer_media_type,
 };
 use crate::layer::LayerOptions;
 use crate::plan::{PlannedHistory, TargetImage};
@@ -28,8 +28,8 @@ pub(super) struct Solved<'a> {
     pub(super) base_layers: usize,
     /// Steps that made a layer; the others changed nothing.
     pub(super) made_layer: BTreeSet<StepId>,
-    /// Seconds since 1970 for `created`.
-    pub(super) created: i64,
+    /// `created` of config and new history entries, RFC 3339.
+    pub(super) created: String,
 }
 
 /// The image, in the store.
@@ -44,7 +44,7 @@ pub(super) struct Assembled {
 impl Solved<'_> {
     /// The config, with history entries that are as many as there are layers.
     fn config(&self) -> ImageConfig {
-        let created = rfc3339(self.created);
+        let created = self.created.clone();
         let mut config = self.target.config.clone();
         config.created = Some(created.clone());
         let mut base = self.base.clone().unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::Fetcher;
-use crate::image::Platform;
+use crate::image::{Platform, rfc3339};
 use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
@@ -85,8 +85,8 @@ pub(super) fn run(
     })?;
 
     worker.save_caches();
-    let created = epoch.unwrap_or(facts.now.0);
-    let solved = solved(&graph, &outputs, &images, created);
+    let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
+    let solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
     let assembled =
         solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
@@ -273,7 +273,16 @@ fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile)
 }
 
 /// Puts together what the image is made of.
-fn solved<'a>(graph: &'a BuildGraph, outputs: &[StepOutput], images: &Images, created: i64) -> Solved<'a> {
+///
+/// It is as old as `done`, its last step: built again from the cache it is the same image. One without steps of its own
+/// is as old as its base, or as this build.
+fn solved<'a>(
+    graph: &'a BuildGraph,
+    outputs: &[StepOutput],
+    images: &Images,
+    done: Option<i64>,
+    now: i64,
+) -> Solved<'a> {
     let root_of = |input: RootInput| match input.step().map(|step| &outputs[step.0]) {
         Some(StepOutput::Root(root)) => root.clone(),
         _ => Root::scratch(),
@@ -301,6 +310,11 @@ fn solved<'a>(graph: &'a BuildGraph, outputs: &[StepOutput], images: &Images, cr
         .filter_map(|entry| entry.layer)
         .filter(|step| root_of(RootInput::Step(*step)).depth() > parent_depth(*step))
         .collect();
+    let of_base = base_config.as_ref().and_then(|config| config.created.clone());
+    let created = match done {
+        Some(secs) => rfc3339(secs),
+        None => of_base.unwrap_or_else(|| rfc3339(now)),
+    };
     Solved {
         target: &graph.target,
         base: base_config,

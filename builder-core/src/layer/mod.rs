@@ -34,5 +34,5 @@ pub(crate) use convert::{import, is_archive, recompress};
 pub(crate) use diff::{Change, diff};
 pub(crate) use error::{Error, Result};
 pub(crate) use read::{ensure_tree, extract_contents};
-pub(crate) use unpack::{place, unpack_all};
+pub(crate) use unpack::{describe_notes, place, unpack_all};
 pub(crate) use write::{LayerOptions, LayerWriter};

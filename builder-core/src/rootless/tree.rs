@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,11 @@ impl ProcessTree {
     pub(super) fn start(program: &Path, stdout: Stdout) -> io::Result<(Arc<Self>, OwnedFd, JoinHandle<()>)> {
         let (ours, theirs) = socket::stream_pair()?;
         let output = output_file().ok();
-        let mut command = Command::new(program);
+        let copy = sealed_copy(program).ok();
+        let mut command = match &copy {
+            Some(copy) => Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+            None => Command::new(program),
+        };
         command
             .arg0(PROCESS_NAME)
             .arg(SOCKET_ARGUMENT)
@@ -121,6 +125,7 @@ impl ProcessTree {
         let (started, start) = mpsc::sync_channel(1);
         let guard = move || {
             let spawned = command.spawn();
+            drop(copy);
             // The command holds this process' copy of the other end, which would keep the connection from closing.
             drop(command);
             let tree = spawned.map(|child| {
@@ -239,6 +244,21 @@ impl ProcessTree {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A copy of the program in memory that nobody can write to. A command in a step may reach the file that the build
+/// process runs from (`#!/proc/self/exe`), and inside the user namespace that file's owner is root (CVE-2019-5736).
+/// Where the kernel refuses to execute such a copy (`vm.memfd_noexec`), the program itself is started.
+fn sealed_copy(program: &Path) -> io::Result<OwnedFd> {
+    let mut file = File::open(program)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create("build-process", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("build-process", flags))?;
+    let mut copy = File::from(fd);
+    io::copy(&mut file, &mut copy)?;
+    rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    // Only a file that nobody has open for writing can be executed.
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map(OwnedFd::from)
 }
 
 /// A file in memory, of fixed size, so that a process that never stops complaining cannot fill the memory.

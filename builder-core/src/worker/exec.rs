@@ -84,7 +84,11 @@ impl BuildWorker<'_> {
     /// Unpacks all layers of `root`; the directories, lowest first.
     pub(super) fn unpack(&self, root: &Root) -> Result<Vec<PathBuf>, Error> {
         let unpacked = layer::unpack_all(self.store, &root.layers(), self.options.threads);
-        unpacked.map(|lowerdirs| lowerdirs.paths).map_err(|e| store_error(&e))
+        let unpacked = unpacked.map_err(|e| store_error(&e))?;
+        for message in layer::describe_notes(&unpacked.notes) {
+            (self.events)(Event::Warning { code: "unpacked-otherwise".to_owned(), message });
+        }
+        Ok(unpacked.paths)
     }
 
     fn spec(&self, op: &RunOp, identity: &Identity, snapshot: &Snapshot, mounts: &mut Prepared) -> Spec {

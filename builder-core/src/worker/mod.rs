@@ -46,6 +46,9 @@ use mounts::{Selection, SharedCopy};
 use transfer::Transfer;
 use users::UserFiles;
 
+/// Name of the fact of a record that says when the step was done, in seconds since 1970.
+const CREATED: &str = "created";
+
 /// What all steps of a build have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerOptions {
@@ -91,6 +94,8 @@ pub(crate) struct BuildWorker<'a> {
     /// Copies of context files for mounts, by path and content.
     copies: Mutex<HashMap<(Vec<u8>, CacheKey), SharedCopy>>,
     users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
+    /// When each step was done, in this build or an earlier one.
+    created: Mutex<HashMap<StepId, i64>>,
 }
 
 /// What a step yields.
@@ -199,6 +204,7 @@ impl<'a> BuildWorker<'a> {
             selections: Mutex::default(),
             copies: Mutex::default(),
             users: Mutex::default(),
+            created: Mutex::default(),
         }
     }
 
@@ -211,6 +217,15 @@ impl<'a> BuildWorker<'a> {
                 (self.events)(Event::Warning { code: "stat-cache".to_owned(), message });
             }
         }
+    }
+
+    fn set_created(&self, step: StepId, secs: i64) {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).insert(step, secs);
+    }
+
+    /// When `step` was done, in seconds since 1970; `None` for a step that is never recorded.
+    pub(crate) fn created(&self, step: StepId) -> Option<i64> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).get(&step).copied()
     }
 
     fn layer_options(&self) -> LayerOptions {
@@ -276,7 +291,9 @@ impl<'a> BuildWorker<'a> {
             Some((_, added)) if root.depth() > parent.depth() => added.to_vec(),
             _ => Vec::new(),
         };
-        let record = Record { layers, parts: key.readable(), ..Record::default() };
+        let created = self.options.now.secs.to_string();
+        let facts = [(CREATED.to_owned(), created)].into();
+        let record = Record { layers, parts: key.readable(), facts };
         let put = self.store.put_record(&key.key(), &record);
         put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
@@ -326,6 +343,9 @@ impl Worker for BuildWorker<'_> {
         let parent = Self::parent_of(step, &Inputs { ids, outputs })?;
         let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
         let Some(record) = record else { return Ok(None) };
+        if let Some(created) = record.facts.get(CREATED).and_then(|text| text.parse().ok()) {
+            self.set_created(id, created);
+        }
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
         self.transfers().remove(&id);
         self.selections().remove(&id);
@@ -377,6 +397,7 @@ impl Worker for BuildWorker<'_> {
         };
         if let Some(key) = key {
             self.record(key, &parent, &output)?;
+            self.set_created(id, self.options.now.secs);
         }
         Ok(Completed { output, cached: false })
     }

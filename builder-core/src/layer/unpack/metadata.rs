@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::super::Result;
 use super::OWNER_XATTR;
 use super::disk::failed;
+use crate::tree::path::show;
 use crate::tree::{Kind, Metadata, Timestamp, Xattrs};
 
 /// Notes kept of one layer; a layer for a host that lacks something has one for each of its files.
@@ -52,6 +53,40 @@ pub(super) enum Age {
     New,
     /// Its owner may be anyone.
     Existing,
+}
+
+/// What could not be done as the layers say, a line for each kind with its first case: the layers themselves stay as
+/// they are, only commands see something else.
+pub(crate) fn describe_notes(notes: &[Note]) -> Vec<String> {
+    let shown = |path: &Vec<u8>| format!("{:?}", show(path));
+    let mut owners = Vec::new();
+    let mut nodes = Vec::new();
+    let mut attributes = Vec::new();
+    for note in notes {
+        match note {
+            Note::Owner { path, uid, gid } => owners.push(format!("{} of {uid}:{gid}", shown(path))),
+            // What is in `/dev` is hidden by the command's own `/dev` anyway.
+            Note::Node { path } if path.starts_with(b"dev/") => {}
+            Note::Node { path } => nodes.push(shown(path)),
+            Note::Xattr { path, name, errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                attributes.push(format!("{} of {} ({error})", name.escape_ascii(), shown(path)));
+            }
+        }
+    }
+    let line = |what: &str, cases: &[String]| match cases {
+        [] => None,
+        [one] => Some(format!("{what}: {one}")),
+        [first, rest @ ..] => Some(format!("{what}: {first} and {} more", rest.len())),
+    };
+    [
+        line("owners outside the id map, commands see root as their owner", &owners),
+        line("device nodes that cannot be made here, commands see empty files", &nodes),
+        line("extended attributes that cannot be set here", &attributes),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Sets metadata and notes what cannot be set.

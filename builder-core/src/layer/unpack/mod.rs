@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use apply::{Written, unpack_blob};
-pub(crate) use metadata::Note;
+pub(crate) use metadata::{Note, describe_notes};
 pub(crate) use place::place;
 
 use super::changeset::implied_parents;
