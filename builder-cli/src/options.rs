@@ -244,7 +244,9 @@ mod tests {
             ContextSource::OciArchive { path: "none.tar".into(), reference: None }
         );
         assert_eq!(place("a=../b=c"), ContextSource::Directory("../b=c".into()));
-        for bad in ["a", "=x", "a=", "a=https://example.org/x.git", "a=-"] {
+        assert_eq!(place("a=https://example.org/x.git#v1"), ContextSource::Git("https://example.org/x.git#v1".into()));
+        assert_eq!(place("a=https://example.org/x.tar"), ContextSource::Http("https://example.org/x.tar".into()));
+        for bad in ["a", "=x", "a=", "a=ftp://example.org/x.tar", "a=-"] {
             assert!(build_context(bad).is_err(), "{bad}");
         }
     }

@@ -75,7 +75,7 @@ fn mistakes_in_a_dockerfile_are_shown_where_they_are() {
             vec!["Dockerfile:3", "biuld"],
         ),
         ("FROM busybox\nCOPY --chown=nosuch Dockerfile /x\n", 1, vec!["Dockerfile:2", "nosuch"]),
-        ("FROM busybox\nRUN --mount=type=ssh true\n", 1, vec!["Dockerfile:2", "ssh"]),
+        ("FROM busybox\nRUN --mount=type=ssh,required true\n", 2, vec!["Dockerfile:2", "--ssh"]),
         ("FROM busybox\nADD https://example.invalid/x /x\n", 1, vec!["Dockerfile:2"]),
         ("", 1, vec!["Dockerfile"]),
     ] {

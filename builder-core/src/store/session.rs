@@ -223,7 +223,8 @@ pub(super) fn live_pins(root: &Path) -> Result<HashSet<String>> {
         let path = path.join(SESSION_FILE);
         let Ok(file) = File::options().read(true).append(true).open(&path) else { continue };
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            let text = fs::read_to_string(&path).map_err(Error::io("read pins", &path))?;
+            // From the open file: its session may end, and remove it, in this very moment.
+            let text = io::read_to_string(&file).map_err(Error::io("read pins", &path))?;
             pins.extend(text.lines().map(str::to_owned));
         }
     }
