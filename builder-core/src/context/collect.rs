@@ -1,6 +1,6 @@
 //! Gathering paths of a local context, with the ignore rules applied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use super::local::{Error, Listed, LocalContext, access};
@@ -20,15 +20,22 @@ struct Collected {
     tentative: bool,
 }
 
-/// Gathers paths of a context, each once.
+impl Collected {
+    fn path(&self) -> &[u8] {
+        &self.listed.entry.path
+    }
+}
+
+/// Gathers paths of a context.
 pub(super) struct Collector<'c> {
     context: &'c LocalContext,
-    found: BTreeMap<Vec<u8>, Collected>,
+    /// In the order found; what several sources need comes several times.
+    found: Vec<Collected>,
 }
 
 impl<'c> Collector<'c> {
     pub(super) fn new(context: &'c LocalContext) -> Self {
-        Self { context, found: BTreeMap::new() }
+        Self { context, found: Vec::new() }
     }
 
     /// Adds what a source of `COPY` needs; see [`LocalContext::snapshot`].
@@ -127,49 +134,45 @@ impl<'c> Collector<'c> {
     }
 
     fn add(&mut self, found: &Found<'_>, decided: Option<RuleIndex>) -> Result<(), Error> {
-        if self.found.contains_key(found.path) {
-            return Ok(());
-        }
         let Some(kind) = kind(found)? else { return Ok(()) };
         let has_more_names = matches!(kind, Kind::File { .. }) && found.stat.nlink > 1;
         let excluded = decided.is_some_and(|index| self.context.ignore().rule(index).decision == Decision::Exclude);
         let entry = Entry { path: found.path.to_vec(), meta: metadata(found)?, kind };
         let listed = Listed { entry, stamp: Stamp::of(found.stat) };
-        self.found.insert(found.path.to_vec(), Collected { listed, has_more_names, tentative: excluded });
+        self.found.push(Collected { listed, has_more_names, tentative: excluded });
         Ok(())
     }
 
-    /// Returns what was gathered, sorted by path bytes.
+    /// Returns what was gathered, each path once, sorted by path bytes.
     pub(super) fn finish(mut self) -> Vec<Listed> {
+        self.found.sort_unstable_by(|a, b| a.path().cmp(b.path()));
+        self.found.dedup_by(|a, b| a.path() == b.path());
         self.keep_parents();
         let mut first_names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
-        let mut finished = Vec::with_capacity(self.found.len());
-        for (path, Collected { mut listed, has_more_names, tentative }) in self.found {
-            if tentative {
-                continue;
-            }
+        let kept = self.found.into_iter().filter(|collected| !collected.tentative);
+        let finish = |Collected { mut listed, has_more_names, .. }| {
             if has_more_names {
+                let path = &listed.entry.path;
                 let first = first_names.entry((listed.stamp.dev, listed.stamp.ino)).or_insert_with(|| path.clone());
-                if *first != path {
+                if first != path {
                     listed.entry.kind = Kind::Hardlink { target: first.clone() };
                 }
             }
-            finished.push(listed);
-        }
-        finished
+            listed
+        };
+        kept.map(finish).collect()
     }
 
     /// Makes ignored directories stay that lead to something kept.
     fn keep_parents(&mut self) {
-        let kept = self.found.iter().filter(|(_, collected)| !collected.tentative);
-        let parents: Vec<Vec<u8>> = kept
-            .flat_map(|(path, _)| ancestors(path))
-            .filter(|dir| self.found.get(*dir).is_some_and(|collected| collected.tentative))
-            .map(<[u8]>::to_vec)
-            .collect();
-        for dir in parents {
-            if let Some(collected) = self.found.get_mut(&dir) {
-                collected.tentative = false;
+        for at in 0..self.found.len() {
+            if self.found[at].tentative {
+                continue;
+            }
+            let position = |dir: &[u8]| self.found.binary_search_by(|collected| collected.path().cmp(dir)).ok();
+            let above: Vec<usize> = ancestors(self.found[at].path()).map_while(position).collect();
+            for dir in above {
+                self.found[dir].tentative = false;
             }
         }
     }

@@ -78,7 +78,7 @@ fn store_error(error: &dyn std::error::Error) -> Error {
 
 fn tree(store: &Store, layer: &LayerDescriptor) -> Result<MergedTree, Error> {
     let mut tree = MergedTree::new();
-    tree.apply(&*ensure_tree(store, layer).map_err(|error| store_error(&error))?, 0);
+    tree.apply(&ensure_tree(store, layer).map_err(|error| store_error(&error))?, 0);
     Ok(tree)
 }
 
@@ -97,8 +97,8 @@ fn find_dockerfile(
         let path = tree.resolve(name.as_bytes(), FollowLast::Yes).ok()?;
         let node = tree.get(&path)?;
         let Kind::File { size, .. } = node.kind else { return None };
-        let inner = node.link.as_ref().map_or(path, |link| link.to_vec());
-        Some(((*name).to_owned(), inner, size))
+        let inner = node.link.map_or_else(|| path.clone(), <[u8]>::to_vec);
+        Some(((*name).to_owned(), inner, *size))
     };
     let Some((name, path, size)) = names.iter().find_map(find) else {
         let text = format!("there is no {} in the context", names[0]);

@@ -46,14 +46,14 @@ struct Extracted {
 }
 
 impl Extracted {
-    fn name(&self, path: &[u8], node: &Node) -> Option<String> {
+    fn name(&self, path: &[u8], node: Node<'_>) -> Option<String> {
         self.names.get(&place(path, node)).map(usize::to_string)
     }
 }
 
 /// The layer that has the bytes of a file, and its path there.
-fn place(path: &[u8], node: &Node) -> (usize, Vec<u8>) {
-    (node.layer, node.link.as_ref().map_or_else(|| path.to_vec(), |link| link.to_vec()))
+fn place(path: &[u8], node: Node<'_>) -> (usize, Vec<u8>) {
+    (node.layer, node.link.unwrap_or(path).to_vec())
 }
 
 impl<'a> Rootfs<'a> {
@@ -75,7 +75,7 @@ impl<'a> Rootfs<'a> {
         for (path, node) in self.tree.iter() {
             let Kind::File { size, .. } = node.kind else { continue };
             let key = place(path, node);
-            if size > 0 && !names.contains_key(&key) {
+            if *size > 0 && !names.contains_key(&key) {
                 let number = names.len();
                 wanted.entry(key.0).or_default().insert(key.1.clone(), dir.join(number.to_string()));
                 names.insert(key, number);
@@ -149,12 +149,12 @@ impl<'a> Rootfs<'a> {
                 left_out.push(path.to_vec());
                 continue;
             }
-            let first = match &node.link {
+            let first = match node.link {
                 Some(_) if !node.is_dir() => *first_names.entry(place(path, node)).or_insert(path),
                 _ => path,
             };
             let place = Place { root, path };
-            let made = match &node.kind {
+            let made = match node.kind {
                 _ if first != path => place.link(first),
                 Kind::Directory { .. } => place.directory(),
                 Kind::File { .. } => place.file(&staging, extracted.name(path, node).as_deref(), node.meta.mode),

@@ -51,7 +51,7 @@ impl Fetcher {
         let mut writer = LayerWriter::create(&self.store, self.layer_options()).map_err(unpack)?;
         let meta = Metadata { mode: 0o600, mtime: file.modified.unwrap_or_default(), ..Metadata::default() };
         let kind = Kind::File { size: file.size, content: file.content };
-        writer.append(&Entry { path: name.into_bytes(), meta, kind }, Some(&mut blob)).map_err(unpack)?;
+        writer.append(Entry { path: name.into_bytes(), meta, kind }, Some(&mut blob)).map_err(unpack)?;
         Ok(writer.finish().map_err(unpack)?.layer)
     }
 

@@ -63,12 +63,11 @@ impl<'s> LayerWriter<'s> {
     /// hash of the entry is ignored; the tree gets the hash of what was copied. A hard link gets the metadata of its
     /// target. A whiteout in an opaque directory says nothing more and is left out. An error leaves the writer
     /// unusable.
-    pub(crate) fn append(&mut self, entry: &Entry, content: Option<&mut dyn Read>) -> Result<()> {
-        self.check_place(entry)?;
+    pub(crate) fn append(&mut self, mut entry: Entry, content: Option<&mut dyn Read>) -> Result<()> {
+        self.check_place(&entry)?;
         if entry.kind == Kind::Whiteout && self.is_hidden(&entry.path) {
             return Ok(());
         }
-        let mut entry = entry.clone();
         match &entry.kind {
             Kind::Whiteout => entry.meta = Metadata::default(),
             Kind::Symlink { .. } => entry.meta.mode = 0o777,
@@ -89,7 +88,8 @@ impl<'s> LayerWriter<'s> {
     }
 
     /// Ends the layer and puts blob and tree into the store. A layer of no entries is valid but of little use.
-    pub(crate) fn finish(self) -> Result<WrittenLayer> {
+    pub(crate) fn finish(mut self) -> Result<WrittenLayer> {
+        self.entries.shrink_to_fit();
         let pipeline = self.tar.finish()?;
         let Compressed { sink, diff_id, digest, size } = pipeline.finish().map_err(|source| Error::Write { source })?;
         let tree = LayerTree::from_sorted(self.entries).map_err(|source| Error::Tree { source })?;

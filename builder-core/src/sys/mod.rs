@@ -2,6 +2,7 @@
 
 pub(crate) mod clone;
 pub(crate) mod file;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod process;

@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 #[cfg(test)]
-use super::Kind;
-#[cfg(test)]
 use super::path::ancestors;
 use super::path::{is_tree_path, show};
-use super::{Entry, Metadata};
+use super::{Entry, Kind, Metadata};
 
 /// A tree cannot be what its source says.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +91,14 @@ impl LayerTree {
     /// next to an entry of its own name it makes a directory opaque and is dropped otherwise. What was there below a
     /// path that becomes something other than a directory is gone; a path that gets something below it is a directory.
     /// Every path must have the form of [`Entry::path`]: the reader rejects others.
-    pub(crate) fn from_unsorted(entries: Vec<Entry>) -> Self {
+    pub(crate) fn from_unsorted(entries: Vec<Entry>) -> std::sync::Arc<Self> {
         let mut map: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
         for entry in entries {
             debug_assert!(is_tree_path(&entry.path), "{:?}", show(&entry.path));
             open_ancestors(&mut map, &entry.path);
             insert(&mut map, entry);
         }
-        Self { entries: map.into_values().collect() }
+        std::sync::Arc::new(Self { entries: map.into_values().collect() })
     }
 
     /// Returns the entries, sorted by path bytes.
@@ -110,8 +108,22 @@ impl LayerTree {
 
     /// Returns the entry of exactly this path.
     pub(crate) fn get(&self, path: &[u8]) -> Option<&Entry> {
-        let at = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok()?;
-        Some(&self.entries[at])
+        Some(&self.entries[self.position(path)?])
+    }
+
+    /// Returns where in [`Self::entries`] the entry of exactly this path is.
+    pub(crate) fn position(&self, path: &[u8]) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok()
+    }
+
+    /// Returns directories that nobody described; `paths` are sorted and distinct.
+    pub(super) fn of_implied<'p>(paths: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let directory = |path: &[u8]| Entry {
+            path: path.to_vec(),
+            meta: implied_metadata(),
+            kind: Kind::Directory { opaque: false },
+        };
+        Self { entries: paths.into_iter().map(directory).collect() }
     }
 }
 

@@ -53,7 +53,7 @@ impl MergedTree {
     /// result need not exist.
     pub(crate) fn resolve(&self, path: &[u8], last: FollowLast) -> Result<Vec<u8>, ResolveError> {
         let standing = |path: &[u8]| {
-            Ok::<_, Infallible>(match self.get(path).map(|node| &node.kind) {
+            Ok::<_, Infallible>(match self.get(path).map(|node| node.kind) {
                 None => Standing::Missing,
                 Some(Kind::Directory { .. }) => Standing::Directory,
                 Some(Kind::Symlink { target }) => Standing::Symlink(target.clone()),

@@ -17,7 +17,7 @@ use crate::layer::{self, Change, LayerWriter};
 use crate::plan::{RunOp, SecurityMode, Step};
 use crate::sandbox::{self, Content, Exit, Mount, Rootfs, Security, Spec};
 use crate::snapshot::{MountPoint, Snapshot};
-use crate::sys::file;
+use crate::sys::{file, memory};
 use crate::tree::{Kind, LayerTree, MergedTree};
 
 /// Lines of output that the error of a failed command repeats.
@@ -50,6 +50,7 @@ impl BuildWorker<'_> {
         let snapshot = self.snapshot(work_dir.path(), op, parent, &tree, &mounts.points)?;
         let redactor = mounts.redactor();
         let spec = self.spec(op, &identity, &snapshot, &mut mounts);
+        memory::release();
         self.supervise(step.id(), op, &spec, redactor)?;
         drop(mounts);
         self.commit(&snapshot, parent, &tree)
@@ -191,7 +192,7 @@ impl BuildWorker<'_> {
             return Ok(StepOutput::Root(parent.clone()));
         }
         let mut writer = LayerWriter::create(self.store, self.layer_options()).map_err(|e| store_error(&e))?;
-        for Change { entry } in &changes {
+        for Change { entry } in changes {
             let mut content = match &entry.kind {
                 Kind::File { .. } => {
                     Some(File::from(file::open_file_below(upper.as_fd(), &entry.path).map_err(io_error)?))

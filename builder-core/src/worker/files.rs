@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::copy::Planned;
+use super::copy::{Origin, Planned};
 use super::root::Root;
 use super::{BuildWorker, Context};
 use crate::context::Snapshot;
@@ -25,8 +25,8 @@ pub(crate) enum Bytes {
     Context {
         /// The directory.
         context: Arc<Context>,
-        /// What was listed of it.
-        listing: Arc<Snapshot>,
+        /// What was listed of it, until its files are hashed.
+        listing: Option<Arc<Snapshot>>,
     },
     /// Layers.
     Root(Root),
@@ -46,6 +46,17 @@ pub(crate) enum Bytes {
         /// Where in it.
         path: Vec<u8>,
     },
+}
+
+impl Bytes {
+    /// Lets go of the list of a context's files, which reading one of them does not need.
+    pub(crate) fn forget_listing(&mut self) {
+        match self {
+            Self::Context { listing, .. } => *listing = None,
+            Self::Archive { origin, .. } => origin.forget_listing(),
+            Self::Root(_) | Self::Inline(_) | Self::Blob { .. } => {}
+        }
+    }
 }
 
 /// Reads one file.
@@ -178,15 +189,14 @@ impl<'w> Files<'w> {
 /// The layer that holds the bytes of the file at `path`, and the path there.
 fn place(tree: &MergedTree, path: &[u8]) -> Option<(usize, Vec<u8>)> {
     let node = tree.get(path)?;
-    let inner = node.link.as_ref().map_or_else(|| path.to_vec(), |link| link.to_vec());
-    Some((node.layer, inner))
+    Some((node.layer, node.link.unwrap_or(path).to_vec()))
 }
 
 /// The path that `path` leads to, if that is a file of at most `limit` bytes.
 pub(crate) fn readable(tree: &MergedTree, path: &[u8], limit: u64) -> Option<Vec<u8>> {
     let resolved = tree.resolve(path, FollowLast::Yes).ok()?;
     match tree.get(&resolved)?.kind {
-        Kind::File { size, .. } if size <= limit => Some(resolved),
+        Kind::File { size, .. } if *size <= limit => Some(resolved),
         _ => None,
     }
 }
@@ -194,18 +204,15 @@ pub(crate) fn readable(tree: &MergedTree, path: &[u8], limit: u64) -> Option<Vec
 /// Fills in the content hashes of files of contexts.
 pub(crate) fn hash_context_files(planned: &mut [Planned], sources: &[Bytes], threads: usize) -> Result<(), Error> {
     for (number, source) in sources.iter().enumerate() {
-        let Bytes::Context { context, listing } = source else { continue };
+        let Bytes::Context { context, listing: Some(listing) } = source else { continue };
         let Some(local) = context.local() else { continue };
-        let mut wanted = Vec::new();
-        for (at, planned) in planned.iter().enumerate() {
-            if let Some(origin) = planned.origin.as_ref().filter(|origin| origin.source == number) {
-                wanted.push((at, origin.path.clone()));
-            }
-        }
-        let paths: Vec<&[u8]> = wanted.iter().map(|(_, path)| path.as_slice()).collect();
+        let is_wanted = |origin: &Origin| origin.source == number;
+        let wanted = planned.iter().filter_map(|planned| planned.origin.as_ref().filter(|origin| is_wanted(origin)));
+        let paths: Vec<&[u8]> = wanted.map(|origin| origin.path.as_slice()).collect();
         let hashes = listing.hashes(local, &paths, threads).map_err(|e| Error::from_source(ErrorKind::Context, &e))?;
-        for ((at, _), hash) in wanted.iter().zip(hashes) {
-            if let Kind::File { content, .. } = &mut planned[*at].entry.kind {
+        let wanted = planned.iter_mut().filter(|planned| planned.origin.as_ref().is_some_and(is_wanted));
+        for (planned, hash) in wanted.zip(hashes) {
+            if let Kind::File { content, .. } = &mut planned.entry.kind {
                 *content = hash;
             }
         }

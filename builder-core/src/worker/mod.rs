@@ -88,7 +88,7 @@ pub(crate) struct BuildWorker<'a> {
     kill_switch: KillSwitch,
     events: &'a (dyn Fn(Event) + Sync),
     /// Worked out for the key, used when the step must be done.
-    transfers: Mutex<HashMap<StepId, Arc<Transfer>>>,
+    transfers: Mutex<HashMap<StepId, Transfer>>,
     /// Files that mounts show, likewise.
     selections: Mutex<HashMap<StepId, Arc<Vec<Option<Selection>>>>>,
     /// Copies of context files for mounts, by path and content.
@@ -250,7 +250,7 @@ impl<'a> BuildWorker<'a> {
         })
     }
 
-    fn transfers(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Transfer>>> {
+    fn transfers(&self) -> MutexGuard<'_, HashMap<StepId, Transfer>> {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,7 +334,7 @@ impl Worker for BuildWorker<'_> {
             Op::Workdir(op) => ("workdir/1", self.plan_workdir(op, &inputs)?),
         };
         let key = key::entries(domain, &transfer.planned, self.options.clamp);
-        self.transfers().insert(id, Arc::new(transfer));
+        self.transfers().insert(id, transfer);
         Ok(Some(key))
     }
 
@@ -392,7 +392,7 @@ impl Worker for BuildWorker<'_> {
             Op::Copy(_) | Op::Workdir(_) => {
                 let transfer = self.transfers().remove(&id);
                 let lost = || Error::new(ErrorKind::Internal, "a copy was not worked out");
-                self.write_transfer(&*transfer.ok_or_else(lost)?, &parent)?
+                self.write_transfer(transfer.ok_or_else(lost)?, &parent)?
             }
         };
         if let Some(key) = key {

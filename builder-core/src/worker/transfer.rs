@@ -154,7 +154,7 @@ impl BuildWorker<'_> {
                     StepOutput::Root(root) => return Ok((Bytes::Root(root.clone()), SourceOwner::Root)),
                 };
                 let listing = Arc::new(context.select(pattern)?);
-                Ok((Bytes::Context { context, listing }, SourceOwner::Root))
+                Ok((Bytes::Context { context, listing: Some(listing) }, SourceOwner::Root))
             }
             FileInput::Root(root) => Ok((Bytes::Root(inputs.root(root)?), SourceOwner::Kept)),
         }
@@ -163,9 +163,11 @@ impl BuildWorker<'_> {
     /// The files of a source that has several.
     pub(super) fn tree_of(&self, bytes: &Bytes) -> Result<Arc<MergedTree>, Error> {
         match bytes {
-            Bytes::Context { listing, .. } => Ok(Arc::new(listing.tree().clone())),
+            Bytes::Context { listing: Some(listing), .. } => Ok(listing.tree()),
             Bytes::Root(root) => self.tree(root),
-            Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => Ok(Arc::default()),
+            Bytes::Context { listing: None, .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => {
+                Ok(Arc::default())
+            }
         }
     }
 
@@ -202,7 +204,7 @@ impl BuildWorker<'_> {
     }
 
     /// Fills in the content hashes that only reading can tell.
-    fn finish(&self, canvas: Canvas<'_>, sources: Vec<Bytes>) -> Result<Transfer, Error> {
+    fn finish(&self, canvas: Canvas<'_>, mut sources: Vec<Bytes>) -> Result<Transfer, Error> {
         let mut planned = canvas.finish();
         for planned in &mut planned {
             let (Some(origin), Kind::File { content, .. }) = (&planned.origin, &mut planned.entry.kind) else {
@@ -216,11 +218,14 @@ impl BuildWorker<'_> {
             }
         }
         super::files::hash_context_files(&mut planned, &sources, self.options.threads)?;
+        for source in &mut sources {
+            source.forget_listing();
+        }
         Ok(Transfer { planned, sources })
     }
 
     /// Writes the layer.
-    pub(super) fn write_transfer(&self, transfer: &Transfer, parent: &Root) -> Result<StepOutput, Error> {
+    pub(super) fn write_transfer(&self, transfer: Transfer, parent: &Root) -> Result<StepOutput, Error> {
         if transfer.planned.is_empty() {
             return Ok(StepOutput::Root(parent.clone()));
         }
@@ -229,13 +234,13 @@ impl BuildWorker<'_> {
         let wanted = transfer.planned.iter().filter_map(|planned| planned.origin.as_ref());
         files.prepare(wanted.map(|origin| (origin.source, origin.path.as_slice())))?;
         let mut writer = crate::layer::LayerWriter::create(self.store, self.layer_options()).map_err(store_error)?;
-        for planned in &transfer.planned {
-            let mut content = match &planned.origin {
+        for Planned { entry, origin } in transfer.planned {
+            let mut content = match &origin {
                 Some(origin) => Some(files.open(origin.source, &origin.path)?),
                 None => None,
             };
             let content = content.as_mut().map(|reader| reader as &mut dyn Read);
-            writer.append(&planned.entry, content).map_err(store_error)?;
+            writer.append(entry, content).map_err(store_error)?;
         }
         let written = writer.finish().map_err(store_error)?;
         self.remember_variant(&written.layer)?;

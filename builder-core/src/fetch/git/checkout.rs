@@ -161,7 +161,7 @@ pub(super) fn write_layer(
     }
     let failed = |source| FetchError::Unpack { what: "the checkout".to_owned(), source };
     let mut writer = LayerWriter::create(&fetcher.store, fetcher.layer_options()).map_err(failed)?;
-    for entry in found.values() {
+    for entry in found.into_values() {
         fetcher.check_cancelled()?;
         let path = dir.join(OsStr::from_bytes(&entry.path));
         let mut file = match entry.kind {

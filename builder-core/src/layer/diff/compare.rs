@@ -18,12 +18,12 @@ pub(super) struct Comparer<'a> {
 
 impl Comparer<'_> {
     /// Whether `item` is `before`, by kind, metadata and content. Reads a file only when everything else is the same.
-    pub(super) fn is_same(&self, item: &Scanned, before: &Node) -> Result<bool, DiffError> {
+    pub(super) fn is_same(&self, item: &Scanned, before: Node<'_>) -> Result<bool, DiffError> {
         let What::Entry(kind) = &item.what else { return Ok(false) };
         if !same_metadata(item, before) {
             return Ok(false);
         }
-        match (kind, &before.kind) {
+        match (kind, before.kind) {
             (Kind::File { size, .. }, Kind::File { size: size_before, content }) => {
                 Ok(size == size_before && self.hash(&item.path)? == *content)
             }
@@ -35,7 +35,7 @@ impl Comparer<'_> {
 
     /// Whether `paths` were names of one file below.
     pub(super) fn were_one_file(&self, paths: &[&[u8]]) -> bool {
-        let identity = |path: &[u8]| self.below.get(path).and_then(|node| Some((node.layer, node.link.as_deref()?)));
+        let identity = |path: &[u8]| self.below.get(path).and_then(|node| Some((node.layer, node.link?)));
         let first = paths.first().and_then(|path| identity(path));
         first.is_some() && paths.iter().all(|path| identity(path) == first)
     }
@@ -49,7 +49,7 @@ impl Comparer<'_> {
     }
 }
 
-fn same_metadata(item: &Scanned, before: &Node) -> bool {
+fn same_metadata(item: &Scanned, before: Node<'_>) -> bool {
     let (now, then) = (&item.meta, &before.meta);
     let kept_before = then.xattrs.iter().filter(|(name, _)| belongs_in_layer(name));
     let is_root = item.path.is_empty();

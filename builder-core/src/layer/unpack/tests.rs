@@ -48,7 +48,7 @@ fn write(store: &Store, entries: &[(Entry, &[u8])]) -> WrittenLayer {
     let mut writer = LayerWriter::create(store, options).unwrap();
     for (entry, content) in entries {
         let mut content = *content;
-        writer.append(entry, Some(&mut content)).unwrap();
+        writer.append(entry.clone(), Some(&mut content)).unwrap();
     }
     writer.finish().unwrap()
 }

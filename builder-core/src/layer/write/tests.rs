@@ -29,7 +29,7 @@ fn write(store: &Store, options: LayerOptions, entries: &[(Entry, &[u8])]) -> Re
     let mut writer = LayerWriter::create(store, options)?;
     for (entry, content) in entries {
         let mut content = *content;
-        writer.append(entry, Some(&mut content))?;
+        writer.append(entry.clone(), Some(&mut content))?;
     }
     writer.finish()
 }
@@ -158,7 +158,7 @@ fn an_abandoned_layer_leaves_no_blob() {
     let (_dir, store) = store();
     let mut writer = LayerWriter::create(&store, options(CompressionKind::Gzip)).unwrap();
     let content = vec![7; 5 << 20];
-    writer.append(&file("f", content.len()), Some(&mut &content[..])).unwrap();
+    writer.append(file("f", content.len()), Some(&mut &content[..])).unwrap();
     drop(writer);
     assert_eq!(std::fs::read_dir(store.path().join("blobs/sha256")).unwrap().count(), 0);
 }

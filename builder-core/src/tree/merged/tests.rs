@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::FollowLast;
+use super::super::layer_tree::implied_metadata;
 use super::super::path::join;
 use super::*;
 use crate::digest::ContentHash;
@@ -70,7 +71,7 @@ fn replaced_nodes_come_from_the_upper_layer() {
     assert_eq!(tree.get(b"a").unwrap().layer, 0);
     let node = tree.get(b"a/x").unwrap();
     assert_eq!(node.layer, 1);
-    assert_eq!(node.kind, Kind::File { size: 2, content: ContentHash::of(b"22") });
+    assert_eq!(*node.kind, Kind::File { size: 2, content: ContentHash::of(b"22") });
     assert_eq!(tree.get(b"a/y"), None);
 }
 
@@ -81,7 +82,7 @@ fn missing_parents_are_directories_of_root() {
     assert_eq!(tree.get(b"kept").unwrap().meta.mode, 0o700, "metadata of a directory below stays");
     for implied in [&b"kept/x"[..], b"plain", b""] {
         let node = tree.get(implied).unwrap();
-        assert!(node.is_dir() && node.meta == implied_metadata());
+        assert!(node.is_dir() && *node.meta == implied_metadata());
     }
 }
 
@@ -191,7 +192,7 @@ fn expands_wildcards() {
 }
 
 /// A stack applied path by path to a map, as an unpacker would do it on disk.
-fn model(layers: &[LayerTree]) -> BTreeMap<Vec<u8>, (Kind, usize)> {
+fn model(layers: &[Arc<LayerTree>]) -> BTreeMap<Vec<u8>, (Kind, usize)> {
     let mut map = BTreeMap::from([(Vec::new(), (Kind::Directory { opaque: false }, 0))]);
     let remove = |map: &mut BTreeMap<Vec<u8>, (Kind, usize)>, path: &[u8], itself: bool| {
         map.retain(|other, (_, _)| !(strip_dir(other, path).is_some() || itself && other == path));
@@ -224,7 +225,7 @@ fn model(layers: &[LayerTree]) -> BTreeMap<Vec<u8>, (Kind, usize)> {
     map
 }
 
-fn layer() -> impl Strategy<Value = LayerTree> {
+fn layer() -> impl Strategy<Value = Arc<LayerTree>> {
     let kind = prop_oneof![
         3 => Just(Kind::Fifo),
         2 => any::<bool>().prop_map(|opaque| Kind::Directory { opaque }),
@@ -250,7 +251,7 @@ proptest! {
             prop_assert!(tree.get(path) == Some(node));
             prop_assert_eq!(tree.resolve(path, FollowLast::No), Ok(path.to_vec()));
             if let Some(dir) = parent(path) {
-                prop_assert!(tree.get(dir).is_some_and(Node::is_dir), "parent of {:?}", path);
+                prop_assert!(tree.get(dir).is_some_and(|node| node.is_dir()), "parent of {:?}", path);
             }
             let below: Vec<&[u8]> = tree.descendants(path).map(|(path, _)| path).collect();
             let want: Vec<&[u8]> = found.keys().map(Vec::as_slice).filter(|p| strip_dir(p, path).is_some()).collect();

@@ -98,7 +98,7 @@ impl<'a> Canvas<'a> {
         if hidden {
             return None;
         }
-        self.base.get(path).map(|node| (&node.meta, &node.kind))
+        self.base.get(path).map(|node| (node.meta, node.kind))
     }
 
     /// Whether a change put something else than a directory at `path`.
@@ -197,45 +197,52 @@ impl<'a> Canvas<'a> {
     }
 
     /// Returns the entries of the layer, sorted by path bytes.
-    pub(crate) fn finish(self) -> Vec<Planned> {
-        let hidden_by_other = |path: &[u8]| ancestors(path).any(|up| self.is_other(up));
-        let mut all = BTreeMap::new();
-        for path in &self.removed {
-            if !hidden_by_other(path) && !ancestors(path).any(|up| self.removed.contains(up)) {
-                let entry = Entry { path: path.clone(), meta: Metadata::default(), kind: Kind::Whiteout };
-                all.insert(path.clone(), Planned { entry, origin: None });
-            }
-        }
+    pub(crate) fn finish(mut self) -> Vec<Planned> {
+        let mut planned = self.whiteouts();
+        planned.extend(self.missing_parents(&planned));
+        let puts = std::mem::take(&mut self.puts);
+        planned.reserve_exact(puts.len());
         // The first name of a group in path order is the file, the others link to it: a target stands before its links.
-        let mut first_names: BTreeMap<LinkGroup, &[u8]> = BTreeMap::new();
-        for (path, put) in &self.puts {
-            let first = put.group.map_or(path.as_slice(), |group| *first_names.entry(group).or_insert(path));
-            let kind = match &put.kind {
-                Kind::Directory { .. } => Kind::Directory { opaque: self.hides_directory(path) },
-                Kind::File { .. } if first != path => Kind::Hardlink { target: first.to_vec() },
-                other => other.clone(),
+        let mut first_names: BTreeMap<LinkGroup, Vec<u8>> = BTreeMap::new();
+        for (path, Put { meta, kind, origin, group }) in puts {
+            let first = group.map(|group| &*first_names.entry(group).or_insert_with(|| path.clone()));
+            let kind = match (kind, first) {
+                (Kind::Directory { .. }, _) => Kind::Directory { opaque: self.hides_directory(&path) },
+                (Kind::File { .. }, Some(first)) if *first != path => Kind::Hardlink { target: first.clone() },
+                (kind, _) => kind,
             };
-            let origin = put.origin.clone().filter(|_| matches!(kind, Kind::File { .. }));
-            let entry = Entry { path: path.clone(), meta: put.meta.clone(), kind };
-            all.insert(path.clone(), Planned { entry, origin });
+            let origin = origin.filter(|_| matches!(kind, Kind::File { .. }));
+            planned.push(Planned { entry: Entry { path, meta, kind }, origin });
         }
-        self.list_parents(&mut all);
-        all.into_values().collect()
+        planned.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
+        planned
+    }
+
+    /// Deletions of what nothing is put in the place of.
+    fn whiteouts(&self) -> Vec<Planned> {
+        let covered = |path: &[u8]| ancestors(path).any(|up| self.is_other(up) || self.removed.contains(up));
+        let paths = self.removed.iter().filter(|path| !self.has_put(path) && !covered(path));
+        let whiteout = |path: &Vec<u8>| Entry { path: path.clone(), meta: Metadata::default(), kind: Kind::Whiteout };
+        paths.map(|path| Planned { entry: whiteout(path), origin: None }).collect()
     }
 
     /// Directories above an entry are entries too, with the metadata they have anyway: so a layer says all that is
     /// needed to apply it, and no reader has to guess the owner of a directory that it must make.
-    fn list_parents(&self, all: &mut BTreeMap<Vec<u8>, Planned>) {
-        let missing: BTreeSet<Vec<u8>> = all
-            .keys()
-            .flat_map(|path| ancestors(path))
-            .filter(|dir| !dir.is_empty() && !all.contains_key(*dir))
-            .map(<[u8]>::to_vec)
-            .collect();
-        for path in missing {
-            let meta = self.get(&path).map(|(meta, _)| meta.clone()).unwrap_or_default();
-            let entry = Entry { path: path.clone(), meta, kind: Kind::Directory { opaque: false } };
-            all.insert(path, Planned { entry, origin: None });
+    fn missing_parents(&self, whiteouts: &[Planned]) -> Vec<Planned> {
+        let removed = whiteouts.iter().map(|planned| &planned.entry.path);
+        let mut missing = BTreeSet::new();
+        for path in self.puts.keys().chain(removed) {
+            for dir in ancestors(path).filter(|dir| !dir.is_empty()) {
+                // What is above one that is there was looked at with it.
+                if self.has_put(dir) || !missing.insert(dir) {
+                    break;
+                }
+            }
         }
+        let directory = |path: &[u8]| {
+            let meta = self.get(path).map(|(meta, _)| meta.clone()).unwrap_or_default();
+            Entry { path: path.to_vec(), meta, kind: Kind::Directory { opaque: false } }
+        };
+        missing.into_iter().map(|path| Planned { entry: directory(path), origin: None }).collect()
     }
 }

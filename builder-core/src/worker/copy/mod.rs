@@ -14,7 +14,6 @@ mod select;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 pub(crate) use archive::ArchiveEntry;
 pub(crate) use archive::apply as apply_archive;
@@ -170,26 +169,23 @@ pub(crate) fn copy_with_parents(
     Ok(())
 }
 
-type Groups = HashMap<(usize, Arc<[u8]>), LinkGroup>;
+type Groups<'t> = HashMap<(usize, &'t [u8]), LinkGroup>;
 
-fn put_node(
+fn put_node<'t>(
     canvas: &mut Canvas<'_>,
     rules: &Rules<'_>,
-    source: SourceTree<'_>,
+    source: SourceTree<'t>,
     path: &[u8],
     target: &[u8],
-    groups: &mut Groups,
+    groups: &mut Groups<'t>,
 ) -> Result<(), CanvasError> {
     let Some(node) = source.tree.get(path) else { return Ok(()) };
     let is_file = matches!(node.kind, Kind::File { .. });
-    let group = node.link.clone().filter(|_| is_file).map(|first| {
+    let group = node.link.filter(|_| is_file).map(|first| {
         let key = (node.layer, first);
         *groups.entry(key).or_insert_with(|| canvas.new_group())
     });
-    let kind = match &node.kind {
-        Kind::Directory { .. } => Kind::Directory { opaque: false },
-        other => other.clone(),
-    };
+    let kind = node.kind.clone();
     let meta = rules.adapted(node.meta.clone(), &kind, source.owner);
     let origin = is_file.then(|| Origin { source: source.number, path: path.to_vec() });
     canvas.put(target, Put { meta, kind, origin, group })

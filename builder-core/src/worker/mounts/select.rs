@@ -41,15 +41,12 @@ impl Selection {
 fn planned(tree: &MergedTree, path: &[u8], owner: SourceOwner) -> Vec<Planned> {
     let own = tree.get(path).map(|node| (b"".as_slice(), path, node));
     let below = tree.descendants(path).filter_map(|(full, node)| Some((strip_dir(full, path)?, full, node)));
-    let plan = |(relative, full, node): (&[u8], &[u8], &crate::tree::Node)| {
+    let plan = |(relative, full, node): (&[u8], &[u8], crate::tree::Node<'_>)| {
         let mut meta = node.meta.clone();
         if owner == SourceOwner::Root {
             (meta.uid, meta.gid) = (0, 0);
         }
-        let kind = match &node.kind {
-            Kind::Directory { .. } => Kind::Directory { opaque: false },
-            other => other.clone(),
-        };
+        let kind = node.kind.clone();
         let is_file = matches!(kind, Kind::File { .. });
         let origin = is_file.then(|| Origin { source: 0, path: full.to_vec() });
         Planned { entry: Entry { path: relative.to_vec(), meta, kind }, origin }

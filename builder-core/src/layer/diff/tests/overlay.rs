@@ -227,7 +227,7 @@ fn run_rounds(rounds: &[Vec<Op>]) -> Result<(), TestCaseError> {
         let changes = diff(fs::File::open(&upper).unwrap().as_fd(), &tree, None).unwrap();
         let layer = layer(&upper, changes);
         check_rules(&layer, &tree)?;
-        tree.apply(&layer, round);
+        tree.apply(&std::sync::Arc::new(layer), round);
         check_shown(&tree, &shown)?;
         lower.push(upper);
     }

@@ -85,7 +85,7 @@ fn umoci_unpacks_the_same() {
         assert!(special || found.mode() & 0o7777 == node.meta.mode, "mode of {path:?}");
         assert!(special || found.mtime() == node.meta.mtime.secs, "time of {path:?}");
         if let Kind::File { size, .. } = node.kind {
-            assert_eq!(found.len(), size, "{path:?}");
+            assert_eq!(found.len(), *size, "{path:?}");
         }
     }
     assert_eq!(fs::read(root.join("tmp/one")).unwrap(), b"other");
