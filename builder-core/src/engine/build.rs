@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::assemble::Solved;
 use super::output::{self, Outputs};
 use super::task::HostFacts;
-use super::{Cancel, contexts};
+use super::{Cancel, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
@@ -44,7 +44,9 @@ pub(super) fn run(
     facts: &HostFacts,
 ) -> Result<BuildOutcome, Error> {
     let names = output::full_names(&request.tags)?;
-    let targets = output::check(request)?;
+    let mut targets = output::check(request)?;
+    targets.extend(cache::must_take(request)?);
+    let shared = cache::open(request, client, facts.now.0)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -67,6 +69,9 @@ pub(super) fn run(
         threads,
         clamp: epoch,
         now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
+        clock: facts.now.0,
+        shared: shared.clone(),
+        cache_strict: request.cache_strict,
         no_exec,
         resolv_conf: facts.resolv_conf.clone(),
         grants,
@@ -76,17 +81,28 @@ pub(super) fn run(
     let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
     // Steps wait for networks and for each other more than they compute.
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+    let no_cache = request.no_cache || request.cache_ttl == Some(0);
     let outputs = std::thread::scope(|scope| {
         let check = scope.spawn(|| check_push(client, &targets, cancel));
-        let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events);
+        let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
+        let attempt = || {
+            let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache }, events);
+            let outputs = outputs.map_err(|failure| locate(failure, &graph, &source))?;
+            cache::bring(request, &graph, &worker, &outputs).map(|()| outputs)
+        };
+        let outputs = attempt().or_else(|error| if worker.gives_up_caches() { attempt() } else { Err(error) });
         // That an image cannot be pushed ends the build, whatever else then fails.
         check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        outputs.map_err(|failure| locate(failure, &graph, &source))
+        prefetch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        outputs
     })?;
 
     worker.save_caches();
     let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
-    let solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
+    let results = cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
+    let mut solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
+    solved.inline = results.inline(request);
+    cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
     let assembled =
         solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
@@ -94,7 +110,7 @@ pub(super) fn run(
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
-    let origins = images.origins();
+    let origins = shared.origins_with(&images.origins());
     let outputs = Outputs {
         store,
         client,
@@ -109,6 +125,11 @@ pub(super) fn run(
     let mut written = Vec::new();
     for output in &request.outputs {
         written.extend(outputs.write(output)?);
+    }
+    let writer = cache::Writer { store, client, origins: &origins, events };
+    writer.write(request, &results, written.first().unwrap_or(&assembled))?;
+    if !request.cache_from.is_empty() {
+        worker.keep_shared()?;
     }
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
@@ -322,5 +343,6 @@ fn solved<'a>(
         base_layers: base_root.map_or(0, |root| root.depth()),
         made_layer,
         created,
+        inline: None,
     }
 }
