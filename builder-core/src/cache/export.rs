@@ -86,12 +86,13 @@ impl Bundle {
         self.descriptor.digest
     }
 
-    /// Tags it in a repository: by the keys that others would not find there, and by the tag of `target` if it has one.
+    /// Tags it in the repository of `target`: by the keys that others would not find there, and by the tag of `target`
+    /// if that was given: what has none means a repository, and not its `latest`.
     pub(crate) fn push(
         &self,
         store: &Store,
         client: &Client,
-        target: &Reference,
+        (name, target): (&str, &Reference),
         origins: &HashMap<Digest, Vec<Reference>>,
     ) -> Result<(), Error> {
         let mut targets = Vec::new();
@@ -101,12 +102,13 @@ impl Bundle {
                 targets.push(tagged);
             }
         }
-        targets.extend(target.tag().map(|tag| target.with_tag(tag)));
+        let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        targets.extend(has_tag.then(|| target.clone()));
         if targets.is_empty() {
             return Ok(());
         }
         let push = Push { store, client, image: &self.descriptor, origins };
-        push.run(&targets).map_err(|source| Error::Write { name: target.to_string(), source })
+        push.run(&targets).map_err(|source| Error::Write { name: name.to_owned(), source })
     }
 
     /// Makes it the whole content of the directory `dir`.

@@ -145,7 +145,7 @@ impl Writer<'_> {
         for (target, reference) in targets(request)? {
             let written = match (&target.place, reference) {
                 (CachePlace::Registry(name), Some(reference)) => {
-                    let push = |bundle: &Bundle| bundle.push(self.store, self.client, &reference, self.origins);
+                    let push = |bundle: &Bundle| bundle.push(self.store, self.client, (name, &reference), self.origins);
                     self.bundle(results, target.mode, push).map(|digest| (format!("type=registry,ref={name}"), digest))
                 }
                 (CachePlace::Directory(dir), _) => {
