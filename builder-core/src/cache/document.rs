@@ -75,7 +75,11 @@ pub(super) struct Contents {
 }
 
 /// Reads the field; `None` where there is none of this version.
-pub(super) fn read(name: &str, manifest: &Manifest, config: &ImageConfig) -> std::result::Result<Option<Contents>, Error> {
+pub(super) fn read(
+    name: &str,
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> std::result::Result<Option<Contents>, Error> {
     let damaged = |reason: String| Error::Damaged { name: name.to_owned(), reason };
     let Some(value) = config.extra.get(CONFIG_FIELD) else { return Ok(None) };
     if value.get("version").and_then(serde_json::Value::as_u64) != Some(VERSION.into()) {

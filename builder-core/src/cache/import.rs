@@ -74,9 +74,6 @@ impl Shared {
                 Ok(Some(contents)) => contents,
                 Ok(None) => continue,
                 Err(error) => {
-                    if !error.is_local() {
-                        source.switch_off();
-                    }
                     complain(error)?;
                     continue;
                 }
@@ -89,14 +86,10 @@ impl Shared {
         Ok(None)
     }
 
-    /// Reads the manifests that the caches are named by, while there is other work to do. What fails is told by
-    /// whoever looks for a key.
+    /// Reads the manifests that the caches are named by, while there is other work to do.
     pub(crate) fn prefetch<E>(&self, complain: &mut dyn FnMut(Error) -> Result<(), E>) -> Result<(), E> {
         for source in &self.sources {
             if let Err(error) = source.open() {
-                if !error.is_local() {
-                    source.switch_off();
-                }
                 complain(error)?;
             }
         }

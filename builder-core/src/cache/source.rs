@@ -86,6 +86,14 @@ impl Source {
         self.off.store(true, Ordering::Relaxed);
     }
 
+    /// A place that cannot be read is not asked again; a document that is damaged is one of several.
+    fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.as_ref().is_err_and(|error| !error.is_local()) {
+            self.switch_off();
+        }
+        result
+    }
+
     /// Looks for the manifest that the cache is named by, the first time.
     pub(super) fn open(&self) -> Result<(), Error> {
         let mut opened = lock(&self.opened);
@@ -95,10 +103,10 @@ impl Source {
         // A failure is told once.
         *opened = true;
         let contents = match &self.place {
-            Place::Registry(client, reference) => self.read_registry(client, reference)?,
-            Place::Directory(path) => self.read_directory(path)?,
+            Place::Registry(client, reference) => self.read_registry(client, reference),
+            Place::Directory(path) => self.read_directory(path),
         };
-        lock(&self.known).contents.extend(contents.map(Arc::new));
+        lock(&self.known).contents.extend(self.note(contents)?.map(Arc::new));
         Ok(())
     }
 
@@ -116,7 +124,7 @@ impl Source {
             }
         }
         let Place::Registry(client, reference) = &self.place else { return Ok(None) };
-        let tagged = self.read_registry(client, &reference.with_tag(key.to_string()));
+        let tagged = self.note(self.read_registry(client, &reference.with_tag(key.to_string())));
         let mut known = lock(&self.known);
         match tagged {
             Ok(Some(contents)) if contents.results.contains_key(key) => {
@@ -197,8 +205,7 @@ impl Blob {
             Place::Registry(..) => None,
             Place::Directory(path) => {
                 let layout = ImageSource::open_layout(path).map_err(|error| source.layout_error(error))?;
-                let (section, _) =
-                    layout.open_blob(&descriptor.digest).map_err(|error| source.layout_error(error))?;
+                let (section, _) = layout.open_blob(&descriptor.digest).map_err(|error| source.layout_error(error))?;
                 Some(Mutex::new(Some(section)))
             }
         };

@@ -78,28 +78,13 @@ pub(super) fn run(
     };
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
-    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-    // Steps wait for networks and for each other more than they compute.
-    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
-    let no_cache = request.no_cache || request.cache_ttl == Some(0);
-    let outputs = std::thread::scope(|scope| {
-        let check = scope.spawn(|| check_push(client, &targets, cancel));
-        let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
-        let attempt = || {
-            let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache }, events);
-            let outputs = outputs.map_err(|failure| locate(failure, &graph, &source))?;
-            cache::bring(request, &graph, &worker, &outputs).map(|()| outputs)
-        };
-        let outputs = attempt().or_else(|error| if worker.gives_up_caches() { attempt() } else { Err(error) });
-        // That an image cannot be pushed ends the build, whatever else then fails.
-        check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        prefetch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        outputs
-    })?;
+    let check = || check_push(client, &targets, cancel);
+    let outputs = solve_all(request, (&graph, &source), &worker, (&check, cancel), events)?;
 
     worker.save_caches();
     let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
-    let results = cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
+    let results =
+        cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
     let mut solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
     solved.inline = results.inline(request);
     cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
@@ -127,10 +112,7 @@ pub(super) fn run(
         written.extend(outputs.write(output)?);
     }
     let writer = cache::Writer { store, client, origins: &origins, events };
-    writer.write(request, &results, written.first().unwrap_or(&assembled))?;
-    if !request.cache_from.is_empty() {
-        worker.keep_shared()?;
-    }
+    writer.finish(request, &results, written.first().unwrap_or(&assembled))?;
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
@@ -143,6 +125,35 @@ pub(super) fn run(
         media_type: image.descriptor.media_type.clone(),
         size: image.descriptor.size,
         names,
+    })
+}
+
+/// Does the steps, beside `check`, and has the layers of the image here if somebody reads them. What a shared cache
+/// promised and does not give is made here.
+fn solve_all(
+    request: &BuildRequest,
+    (graph, source): (&BuildGraph, &SourceFile),
+    worker: &BuildWorker<'_>,
+    (check, cancel): (&(dyn Fn() -> Result<(), Error> + Sync), &Cancel),
+    events: Events<'_>,
+) -> Result<Vec<StepOutput>, Error> {
+    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
+    // Steps wait for networks and for each other more than they compute.
+    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+    let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
+    let attempt = || {
+        let outputs = solve(&inputs, worker, options, events).map_err(|failure| locate(failure, graph, source))?;
+        cache::bring(request, graph, worker, &outputs).map(|()| outputs)
+    };
+    std::thread::scope(|scope| {
+        let check = scope.spawn(check);
+        let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
+        let outputs = attempt().or_else(|error| if worker.gives_up_caches() { attempt() } else { Err(error) });
+        // That an image cannot be pushed ends the build, whatever else then fails.
+        for other in [check, prefetch] {
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        outputs
     })
 }
 

@@ -68,7 +68,11 @@ pub(super) fn bring(
 }
 
 /// Gives the image's own layers that came from a cache the compression of this build.
-pub(super) fn recompress(request: &BuildRequest, solved: &mut Solved<'_>, around: (&Store, &LayerOptions)) -> Result<(), Error> {
+pub(super) fn recompress(
+    request: &BuildRequest,
+    solved: &mut Solved<'_>,
+    around: (&Store, &LayerOptions),
+) -> Result<(), Error> {
     if request.cache_from.is_empty() || !needs_layers(request) {
         return Ok(());
     }
@@ -140,8 +144,9 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes all that the request asks for. What fails is a warning unless it was to be strict.
-    pub(super) fn write(&self, request: &BuildRequest, results: &Results<'_>, image: &Assembled) -> Result<(), Error> {
+    /// Writes all that the request asks for, and keeps what came from others. What fails to be written is a warning
+    /// unless it was to be strict.
+    pub(super) fn finish(&self, request: &BuildRequest, results: &Results<'_>, image: &Assembled) -> Result<(), Error> {
         for (target, reference) in targets(request)? {
             let written = match (&target.place, reference) {
                 (CachePlace::Registry(name), Some(reference)) => {
@@ -164,7 +169,7 @@ impl Writer<'_> {
                 }
             }
         }
-        Ok(())
+        if request.cache_from.is_empty() { Ok(()) } else { results.worker.keep_shared() }
     }
 
     fn bundle(

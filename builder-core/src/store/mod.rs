@@ -94,7 +94,12 @@ impl Store {
             builder(&path).map_err(Error::io("make directory", path))?;
         }
         let session = Arc::new(Session::start(&dir)?);
-        let store = Self(Arc::new(Inner { session, unsynced: Mutex::default(), trees: Mutex::default(), promises: promise::Promises::default() }));
+        let store = Self(Arc::new(Inner {
+            session,
+            unsynced: Mutex::default(),
+            trees: Mutex::default(),
+            promises: promise::Promises::default(),
+        }));
         store.ensure_index()?;
         store.recover()?;
         store.session().sweep()?;

@@ -189,7 +189,14 @@ impl BuildWorker<'_> {
     }
 
     /// Notes a result for those who share it. Its layers are compressed as this build's are.
-    pub(super) fn note_done(&self, id: StepId, key: CacheKey, layers: &[LayerDescriptor], facts: &Record, is_new: bool) {
+    pub(super) fn note_done(
+        &self,
+        id: StepId,
+        key: CacheKey,
+        layers: &[LayerDescriptor],
+        facts: &Record,
+        is_new: bool,
+    ) {
         let level = Some(effective_level(self.options.compression));
         let fact = |name: &str| facts.facts.get(name).and_then(|text| text.parse().ok());
         let entry = Entry {
