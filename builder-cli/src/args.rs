@@ -152,6 +152,25 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) no_cache: bool,
 
+    /// Look for results of steps that other machines have shared: type=registry,ref=NAME, type=local,src=DIR, or a
+    /// repository. Also finds what is inline in an image
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_from: Vec<String>,
+
+    /// Share the results of this build: type=registry,ref=NAME[,mode=max], type=local,dest=DIR[,mode=max], type=inline,
+    /// or a repository, which gets all steps; mode=min is the stage that is built. ignore-error=false lets the build
+    /// fail with it
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_to: Vec<String>,
+
+    /// Do steps again whose results are older: 12h, 7d; 0 is --no-cache
+    #[arg(long, value_name = "TIME", value_parser = crate::shared_cache::ttl)]
+    pub(crate) cache_ttl: Option<u64>,
+
+    /// Fail when a shared cache does, instead of warning and going on without
+    #[arg(long)]
+    pub(crate) cache_strict: bool,
+
     /// How to show what happens
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub(crate) progress: ProgressMode,

@@ -9,6 +9,7 @@ mod options;
 mod output;
 mod progress;
 mod registries;
+mod shared_cache;
 mod terminate;
 
 use std::process::ExitCode;

@@ -62,6 +62,13 @@ pub enum Event {
         /// The step.
         step: StepId,
     },
+    /// A step's result was found in a shared cache; [`Event::StepCached`] follows.
+    StepFound {
+        /// The step.
+        step: StepId,
+        /// The cache, as the user named it.
+        from: String,
+    },
     /// A command wrote something.
     StepOutput {
         /// The step.

@@ -12,6 +12,7 @@ pub mod dockerfile;
 pub mod image;
 
 mod builder;
+mod cache;
 mod context;
 mod copy;
 mod digest;
@@ -40,9 +41,9 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
-    DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,
-    StepNetwork,
+    BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget, Compression, CompressionKind,
+    ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement, ImageForm, ImagePlace,
+    ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
 };
 
 pub mod registries {

@@ -1,10 +1,14 @@
 //! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
 
+mod cache;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use cache::{CacheMode, CachePlace, CacheSource, CacheTarget};
 
 use crate::Digest;
 use crate::event::base64_bytes;
@@ -342,6 +346,14 @@ pub struct BuildRequest {
     /// Most bytes that the state directory may take on disk after the build; least recently used cache goes first, images
     /// stay.
     pub cache_max: Option<u64>,
+    /// Caches of other machines to look into, the first that has a result counts.
+    pub cache_from: Vec<CacheSource>,
+    /// Where other machines shall find the results of this build.
+    pub cache_to: Vec<CacheTarget>,
+    /// Seconds after which a result is done anew; 0 is `no_cache`.
+    pub cache_ttl: Option<u64>,
+    /// Whether a shared cache that fails fails the build, instead of being left out with a warning.
+    pub cache_strict: bool,
     /// Steps and worker threads at once; the number of usable CPUs by default.
     pub jobs: Option<usize>,
     /// Seconds since 1970: `created` of config and history, and the latest mtime of files in new layers.
@@ -380,6 +392,10 @@ impl BuildRequest {
             no_cache: false,
             pull: PullPolicy::Missing,
             cache_max: None,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            cache_ttl: None,
+            cache_strict: false,
             jobs: None,
             source_date_epoch: None,
             secrets: Vec::new(),

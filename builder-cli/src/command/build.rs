@@ -12,7 +12,7 @@ use serde_json::json;
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Failure;
-use crate::{confidential, options, output, progress, terminate};
+use crate::{confidential, options, output, progress, shared_cache, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
@@ -110,6 +110,14 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     request.platform.clone_from(&args.platform);
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
+    for text in &args.cache_from {
+        request.cache_from.push(shared_cache::source(text)?);
+    }
+    for text in &args.cache_to {
+        request.cache_to.push(shared_cache::target(text)?);
+    }
+    request.cache_ttl = args.cache_ttl;
+    request.cache_strict = args.cache_strict;
     request.jobs = args.jobs.map(usize::from);
     Ok(request)
 }

@@ -17,6 +17,8 @@ pub(super) struct Plain<W> {
     open: BTreeMap<StepId, Lines>,
     done: Vec<StepId>,
     started: BTreeSet<StepId>,
+    /// Caches that results came from.
+    found: BTreeMap<StepId, String>,
 }
 
 impl<W: Write> Plain<W> {
@@ -30,6 +32,7 @@ impl<W: Write> Plain<W> {
             open: BTreeMap::new(),
             done: Vec::new(),
             started: BTreeSet::new(),
+            found: BTreeMap::new(),
         }
     }
 
@@ -86,10 +89,14 @@ impl<W: Write> Progress for Plain<W> {
                     self.line(step, &format!("not cached: {reason}"));
                 }
             }
+            Event::StepFound { step, from } => drop(self.found.insert(step, from)),
             Event::StepCached { step } => {
                 let name = self.name(step);
                 self.line(step, &name);
-                self.end(step, "CACHED");
+                match self.found.remove(&step) {
+                    Some(from) => self.end(step, &format!("CACHED from {from}")),
+                    None => self.end(step, "CACHED"),
+                }
             }
             Event::StepOutput { step, bytes, .. } => {
                 for line in self.open.entry(step).or_default().push(&bytes) {
@@ -168,6 +175,12 @@ mod tests {
     #[test]
     fn cached_steps_say_so() {
         assert_eq!(show(vec![Event::StepCached { step: StepId(0) }]), "#1 [0]\n#1 CACHED\n\n");
+    }
+
+    #[test]
+    fn what_another_machine_did_is_said_to_be() {
+        let found = Event::StepFound { step: StepId(0), from: "h/cache".to_owned() };
+        assert_eq!(show(vec![found, Event::StepCached { step: StepId(0) }]), "#1 [0]\n#1 CACHED from h/cache\n\n");
     }
 
     #[test]

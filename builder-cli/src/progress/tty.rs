@@ -24,13 +24,15 @@ pub(super) struct Tty {
     screen: MultiProgress,
     steps: BTreeMap<StepId, StepInfo>,
     live: BTreeMap<StepId, Live>,
+    /// Caches that results came from.
+    found: BTreeMap<StepId, String>,
 }
 
 impl Tty {
     /// Starts with an empty screen part below the cursor.
     pub(super) fn new() -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        Self { screen, steps: BTreeMap::new(), live: BTreeMap::new() }
+        Self { screen, steps: BTreeMap::new(), live: BTreeMap::new(), found: BTreeMap::new() }
     }
 
     fn name(&self, step: StepId) -> String {
@@ -89,7 +91,11 @@ impl Progress for Tty {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.println(&format!("\x1b[33mwarning[{code}]\x1b[0m: {message}")),
             Event::StepStarted { step, .. } => self.start(step),
-            Event::StepCached { step } => self.end(step, "\x1b[36m=\x1b[0m", "\x1b[36mCACHED\x1b[0m"),
+            Event::StepFound { step, from } => drop(self.found.insert(step, from)),
+            Event::StepCached { step } => {
+                let from = self.found.remove(&step).map(|from| format!(" from {from}")).unwrap_or_default();
+                self.end(step, "\x1b[36m=\x1b[0m", &format!("\x1b[36mCACHED\x1b[0m{}", clip(&from, 40)));
+            }
             Event::StepOutput { step, bytes, .. } => self.output(step, &bytes),
             Event::StepProgress { step, label, current, total } => {
                 if let Some(live) = self.live.get(&step) {

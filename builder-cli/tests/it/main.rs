@@ -21,6 +21,7 @@ mod peers;
 mod property;
 mod registry;
 mod server;
+mod shared_cache;
 mod support;
 mod torture;
 

@@ -2,7 +2,7 @@
 
 #[path = "../../../builder-core/tests/support/registry.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
-mod server;
+pub(crate) mod server;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,14 +16,14 @@ use server::{Logged, Registry, sha256};
 use crate::support::{Env, Run, busybox_rootfs, have, is_root};
 
 /// A gzip layer of a tar.
-fn gzip(tar: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(tar: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut encoder, tar).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Puts an image of busybox into the registry.
-fn add_base(registry: &Registry, repository: &str, tag: &str) {
+pub(crate) fn add_base(registry: &Registry, repository: &str, tag: &str) {
     let tar = busybox_rootfs();
     let layer = gzip(&tar);
     let config = json!({
@@ -389,9 +389,9 @@ fn manifest_of(registry: &Registry, tag: &str) -> Vec<u8> {
 }
 
 /// Debian's docker-registry. The process ends with the test.
-struct Distribution {
+pub(crate) struct Distribution {
     child: Child,
-    host: String,
+    pub(crate) host: String,
 }
 
 impl Drop for Distribution {
@@ -403,7 +403,7 @@ impl Drop for Distribution {
 
 impl Distribution {
     /// Starts on a free port, open to `me` with the password `sesame`.
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(dir.join("htpasswd"), "me:$2y$05$abcdefghijklmnopqrstuuKcS.CYWVYVaLiiCKrrc0A5s3mGesJ9O\n").unwrap();
         let config = format!(

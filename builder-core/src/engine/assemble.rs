@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::cache;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
@@ -9,7 +10,7 @@ use crate::image::{
     self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG,
     MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_MANIFEST, Manifest, RootFs, layer_compression, layer_media_type,
 };
-use crate::layer::LayerOptions;
+use crate::layer::{LayerOptions, effective_level};
 use crate::plan::{PlannedHistory, TargetImage};
 use crate::request::{CompressionKind, ImageForm, MediaTypes};
 use crate::store::{self, LayerDescriptor, Store};
@@ -30,6 +31,17 @@ pub(super) struct Solved<'a> {
     pub(super) made_layer: BTreeSet<StepId>,
     /// `created` of config and new history entries, RFC 3339.
     pub(super) created: String,
+    /// Results of steps that its config shall name.
+    pub(super) inline: Option<Inline>,
+}
+
+/// A cache inside the image.
+#[derive(Debug, Clone)]
+pub(super) struct Inline {
+    /// Results of the steps that made its layers.
+    pub(super) entries: Vec<cache::Entry>,
+    /// Level that these layers are compressed with.
+    pub(super) level: u8,
 }
 
 /// The image, in the store.
@@ -57,8 +69,19 @@ impl Solved<'_> {
             empty_layer: !planned.layer.is_some_and(|step| self.made_layer.contains(&step)),
             ..HistoryEntry::default()
         };
+        // That of a base image speaks of other steps.
+        config.extra.remove(cache::CONFIG_FIELD);
+        if let Some(inline) = self.inline.as_ref().and_then(|inline| self.inline_field(inline)) {
+            config.extra.insert(cache::CONFIG_FIELD.to_owned(), inline);
+        }
         config.history = base.history.into_iter().chain(self.target.history.iter().map(entry)).collect();
         config
+    }
+
+    fn inline_field(&self, inline: &Inline) -> Option<serde_json::Value> {
+        let level = |number: usize| (number >= self.base_layers).then_some(inline.level);
+        let layers: Vec<_> = self.layers.iter().enumerate().map(|(number, l)| (l.clone(), level(number))).collect();
+        cache::inline(&inline.entries, &layers)
     }
 
     /// The image in the form that an output wants: its own layers compressed as `options` say. Layers of the base stay
@@ -66,6 +89,9 @@ impl Solved<'_> {
     pub(super) fn in_form(&self, store: &Store, form: &ImageForm, options: &LayerOptions) -> Result<Assembled, Error> {
         let wanted = options.compression.kind;
         let mut copy = self.clone();
+        if let Some(inline) = &mut copy.inline {
+            inline.level = effective_level(options.compression);
+        }
         for (number, layer) in copy.layers.iter_mut().enumerate() {
             let own = number >= self.base_layers;
             if own || (form.force_compression && layer_compression(&layer.media_type) != Some(wanted)) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::assemble::Solved;
 use super::output::{self, Outputs};
 use super::task::HostFacts;
-use super::{Cancel, contexts};
+use super::{Cancel, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
@@ -44,7 +44,9 @@ pub(super) fn run(
     facts: &HostFacts,
 ) -> Result<BuildOutcome, Error> {
     let names = output::full_names(&request.tags)?;
-    let targets = output::check(request)?;
+    let mut targets = output::check(request)?;
+    targets.extend(cache::must_take(request)?);
+    let shared = cache::open(request, client, facts.now.0)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -67,26 +69,25 @@ pub(super) fn run(
         threads,
         clamp: epoch,
         now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
+        clock: facts.now.0,
+        shared: shared.clone(),
+        cache_strict: request.cache_strict,
         no_exec,
         resolv_conf: facts.resolv_conf.clone(),
         grants,
     };
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
-    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-    // Steps wait for networks and for each other more than they compute.
-    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
-    let outputs = std::thread::scope(|scope| {
-        let check = scope.spawn(|| check_push(client, &targets, cancel));
-        let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events);
-        // That an image cannot be pushed ends the build, whatever else then fails.
-        check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        outputs.map_err(|failure| locate(failure, &graph, &source))
-    })?;
+    let check = || check_push(client, &targets, cancel);
+    let outputs = solve_all(request, (&graph, &source), &worker, (&check, cancel), events)?;
 
     worker.save_caches();
     let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
-    let solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
+    let results =
+        cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
+    let mut solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
+    solved.inline = results.inline(request);
+    cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
     let assembled =
         solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
@@ -94,7 +95,7 @@ pub(super) fn run(
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
-    let origins = images.origins();
+    let origins = shared.origins_with(&images.origins());
     let outputs = Outputs {
         store,
         client,
@@ -110,6 +111,8 @@ pub(super) fn run(
     for output in &request.outputs {
         written.extend(outputs.write(output)?);
     }
+    let writer = cache::Writer { store, client, origins: &origins, events };
+    writer.finish(request, &results, written.first().unwrap_or(&assembled))?;
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
@@ -122,6 +125,35 @@ pub(super) fn run(
         media_type: image.descriptor.media_type.clone(),
         size: image.descriptor.size,
         names,
+    })
+}
+
+/// Does the steps, beside `check`, and has the layers of the image here if somebody reads them. What a shared cache
+/// promised and does not give is made here.
+fn solve_all(
+    request: &BuildRequest,
+    (graph, source): (&BuildGraph, &SourceFile),
+    worker: &BuildWorker<'_>,
+    (check, cancel): (&(dyn Fn() -> Result<(), Error> + Sync), &Cancel),
+    events: Events<'_>,
+) -> Result<Vec<StepOutput>, Error> {
+    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
+    // Steps wait for networks and for each other more than they compute.
+    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+    let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
+    let attempt = || {
+        let outputs = solve(&inputs, worker, options, events).map_err(|failure| locate(failure, graph, source))?;
+        cache::bring(request, graph, worker, &outputs).map(|()| outputs)
+    };
+    std::thread::scope(|scope| {
+        let check = scope.spawn(check);
+        let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
+        let outputs = attempt().or_else(|error| if worker.gives_up_caches() { attempt() } else { Err(error) });
+        // That an image cannot be pushed ends the build, whatever else then fails.
+        for other in [check, prefetch] {
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        outputs
     })
 }
 
@@ -322,5 +354,6 @@ fn solved<'a>(
         base_layers: base_root.map_or(0, |root| root.depth()),
         made_layer,
         created,
+        inline: None,
     }
 }

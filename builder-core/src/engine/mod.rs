@@ -6,6 +6,7 @@
 mod ask;
 mod assemble;
 mod build;
+mod cache;
 mod contexts;
 mod output;
 mod task;

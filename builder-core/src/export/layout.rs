@@ -1,5 +1,6 @@
 //! Export into an OCI layout directory, beside what it already holds.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -16,6 +17,35 @@ use crate::store::{OCI_LAYOUT, Store};
 /// Several exports into one layout may run at once: `oci-layout` is locked while the index changes.
 pub(crate) fn export_layout(store: &Store, image: Image<'_>, dest: &Path) -> Result<(), Error> {
     let blobs = blobs(store, image.descriptor)?;
+    let path = dest.join("index.json");
+    let _lock = copy_blobs(blobs, dest)?;
+    let mut index = read_index(&path)?;
+    add_entries(&mut index, image.entries());
+    write_new(&path, |file| file.write_all(&index.to_canonical_json()))
+}
+
+/// Makes an image the whole content of the layout `dest`, made when missing: blobs that it does not reach are removed.
+///
+/// Blobs that are there already stay as they are. Whoever reads the layout meanwhile finds the image of before or this
+/// one, and may miss blobs of the former.
+pub(crate) fn replace_layout(store: &Store, image: &Descriptor, dest: &Path) -> Result<(), Error> {
+    let blobs = blobs(store, image)?;
+    let kept: HashSet<String> = blobs.iter().map(|blob| blob.digest.hex()).collect();
+    let path = dest.join("index.json");
+    let _lock = copy_blobs(blobs, dest)?;
+    let index = super::index_of(vec![image.clone()]);
+    write_new(&path, |file| file.write_all(&index.to_canonical_json()))?;
+    let blobs_dir = dest.join("blobs/sha256");
+    for entry in fs::read_dir(&blobs_dir).map_err(Error::io("list", &blobs_dir))?.flatten() {
+        if !entry.file_name().to_str().is_some_and(|name| kept.contains(name)) {
+            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies blobs into a layout, made when missing. Nobody else changes its index while the returned file is open.
+fn copy_blobs(blobs: Vec<Blob>, dest: &Path) -> Result<File, Error> {
     let blobs_dir = dest.join("blobs/sha256");
     check_destination(dest)?;
     make_dirs(&blobs_dir).map_err(Error::io("make directory", &blobs_dir))?;
@@ -29,10 +59,7 @@ pub(crate) fn export_layout(store: &Store, image: Image<'_>, dest: &Path) -> Res
     for blob in blobs {
         copy_blob(blob, &blobs_dir)?;
     }
-    let path = dest.join("index.json");
-    let mut index = read_index(&path)?;
-    add_entries(&mut index, image.entries());
-    write_new(&path, |file| file.write_all(&index.to_canonical_json()))
+    Ok(lock)
 }
 
 /// Refuses a directory with other things in it, so that a slip in `dest=` scatters nothing.

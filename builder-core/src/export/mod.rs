@@ -27,7 +27,7 @@ use crate::layer;
 use crate::store::{self, Store};
 
 pub(crate) use archive::{export_archive, export_docker_archive};
-pub(crate) use layout::export_layout;
+pub(crate) use layout::{export_layout, replace_layout};
 pub(crate) use registry::Push;
 pub(crate) use rootfs::Rootfs;
 

@@ -18,10 +18,13 @@ use crate::tree::{Kind, LayerTree};
 pub(super) const CONTENT_BUFFER: usize = 128 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// Returns the tree of `layer`: from the store, or by reading the blob once, which also verifies it and stores the
-/// tree.
+/// Returns the tree of `layer`: from the store, as promised for a blob that is not there, or by reading the blob once,
+/// which also verifies it and stores the tree.
 pub(crate) fn ensure_tree(store: &Store, layer: &LayerDescriptor) -> Result<Arc<LayerTree>> {
     if let Some(tree) = store.tree(&layer.diff_id)? {
+        return Ok(tree);
+    }
+    if let Some(tree) = store.promised_tree(&layer.diff_id, &layer.digest)? {
         return Ok(tree);
     }
     let contents = with_tar(store, layer, |tar| {

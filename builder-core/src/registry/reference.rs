@@ -127,6 +127,12 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// Returns the same repository with `tag`, which must be one, instead of tag and digest.
+    #[must_use]
+    pub(crate) fn with_tag(&self, tag: impl Into<String>) -> Self {
+        Self { tag: Some(tag.into()), digest: None, ..self.clone() }
+    }
+
     /// Returns the shortest text that parses to the same value: `busybox:latest` for `docker.io/library/busybox:latest`.
     pub(crate) fn familiar(&self) -> String {
         let full = self.to_string();

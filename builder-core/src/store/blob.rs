@@ -52,10 +52,17 @@ impl Store {
     }
 
     /// Opens the blob for reading. The bytes are as written; who needs more certainty hashes while reading.
+    ///
+    /// A blob that is not there but promised is got first.
     pub(crate) fn open_blob(&self, digest: &Digest) -> Result<File> {
         self.session().pin(Pin::Blob(*digest))?;
         let path = self.blob_path(digest);
-        match File::open(&path) {
+        let open = || File::open(&path);
+        let opened = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.bring_blob(digest, &|_| ())? => open(),
+            opened => opened,
+        };
+        match opened {
             Ok(file) => Ok(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::BlobMissing { digest: *digest }),
             Err(e) => Err(Error::io("open blob", path)(e)),

@@ -46,6 +46,14 @@ pub(crate) enum Error {
         /// Its name.
         digest: Digest,
     },
+    /// What the store should have got from elsewhere did not come.
+    #[error("layer {digest} cannot be had")]
+    Promise {
+        /// The blob.
+        digest: Digest,
+        /// Why not.
+        source: super::Cause,
+    },
     /// A blob whose bytes are not what its name says.
     #[error("blob is {found}, expected {expected}")]
     DigestMismatch {

@@ -28,6 +28,7 @@ mod gc;
 mod images;
 mod lock;
 pub(crate) mod oci;
+mod promise;
 mod record;
 mod recover;
 mod remove;
@@ -44,6 +45,7 @@ pub(crate) use gc::{PruneOptions, PruneScope};
 pub(crate) use images::StoredImage;
 pub(crate) use lock::FileLock;
 pub(crate) use oci::{Descriptor, Index, LayerDescriptor};
+pub(crate) use promise::{Cause, Tell};
 pub(crate) use record::{Record, StepLock};
 pub(crate) use remove::{Removed, remove_tree};
 pub(crate) use unpacked::{CacheDir, UnpackDir, Unpacking};
@@ -75,6 +77,7 @@ struct Inner {
     unsynced: Mutex<Vec<Digest>>,
     /// Trees that someone holds anyway.
     trees: Mutex<HashMap<DiffId, Weak<LayerTree>>>,
+    promises: promise::Promises,
 }
 
 impl Store {
@@ -91,7 +94,12 @@ impl Store {
             builder(&path).map_err(Error::io("make directory", path))?;
         }
         let session = Arc::new(Session::start(&dir)?);
-        let store = Self(Arc::new(Inner { session, unsynced: Mutex::default(), trees: Mutex::default() }));
+        let store = Self(Arc::new(Inner {
+            session,
+            unsynced: Mutex::default(),
+            trees: Mutex::default(),
+            promises: promise::Promises::default(),
+        }));
         store.ensure_index()?;
         store.recover()?;
         store.session().sweep()?;
@@ -101,6 +109,10 @@ impl Store {
     /// The state directory, absolute.
     pub(crate) fn path(&self) -> &Path {
         self.session().root()
+    }
+
+    fn promises(&self) -> &promise::Promises {
+        &self.0.promises
     }
 
     fn session(&self) -> &Arc<Session> {

@@ -43,6 +43,7 @@ impl BuildWorker<'_> {
         if let Some(reason) = &self.options.no_exec {
             return Err(reason.clone());
         }
+        self.bring_for_unpacking(step.id(), parent)?;
         let tree = self.tree(parent)?;
         let identity = self.identity(&op.user, parent)?;
         let work_dir = self.store.work_dir().map_err(|e| store_error(&e))?;

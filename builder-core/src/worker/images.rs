@@ -3,13 +3,15 @@
 //! A manifest and its config are fetched when the plan asks for them, layers when a step needs the image. Everything is
 //! verified before it is visible in the store, and a blob is fetched once even by builds side by side.
 
+mod promise;
+
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::digest::{CacheKey, DiffId, Digest};
+use crate::digest::{CacheKey, Digest};
 use crate::error::{Error, ErrorKind};
 use crate::image::{
     self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, Platform, SourceError,
@@ -113,6 +115,8 @@ pub(crate) struct Images {
     contexts: Vec<(String, ContextSource)>,
     policy: PullPolicy,
     found: Mutex<HashMap<Digest, Found>>,
+    /// Those whose layers come when somebody reads them.
+    promised: Mutex<Vec<Found>>,
 }
 
 impl Images {
@@ -123,7 +127,7 @@ impl Images {
         contexts: Vec<(String, ContextSource)>,
         policy: PullPolicy,
     ) -> Self {
-        Self { store, client, contexts, policy, found: Mutex::default() }
+        Self { store, client, contexts, policy, found: Mutex::default(), promised: Mutex::default() }
     }
 
     /// For each layer of the images that were resolved, the repositories that have it.
@@ -284,13 +288,7 @@ impl Images {
         }
         self.fetch_all(&name, &found.place, layers, progress)?;
         self.remember(&found)?;
-        let describe = |(layer, diff_id): (&Descriptor, &DiffId)| LayerDescriptor {
-            digest: layer.digest,
-            size: layer.size,
-            diff_id: *diff_id,
-            media_type: layer.media_type.clone(),
-        };
-        Ok(layers.iter().zip(diff_ids).map(describe).collect())
+        Ok(found.layers())
     }
 
     /// Brings blobs into the store, several at once.

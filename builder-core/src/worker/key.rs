@@ -15,7 +15,7 @@
 //! | predefined proxy args, secrets, host facts, number of threads | no | no |
 //! | compression | no: a layer is found under its diff ID and compressed again if need be | no |
 
-use crate::digest::CacheKey;
+use crate::digest::{CacheKey, DiffId};
 use crate::plan::{CommandForm, MountKind, MountOp, RunOp};
 use crate::sandbox::Network;
 use crate::solver::{KeyHasher, KeyParts};
@@ -147,6 +147,15 @@ pub(crate) fn variant(layer: &LayerDescriptor, codec: &str, level: u8) -> CacheK
     key.add("diff ID", layer.diff_id.to_string());
     key.add("codec", codec);
     key.add("level", [level]);
+    key.key()
+}
+
+/// Where it is recorded what the layers of a base image hold.
+pub(crate) fn base(layers: &[DiffId]) -> CacheKey {
+    let mut key = KeyParts::new("base/1");
+    for layer in layers {
+        key.add("diff ID", layer.to_string());
+    }
     key.key()
 }
 

@@ -15,12 +15,13 @@ mod mirror;
 mod mounts;
 mod remote;
 mod root;
+mod shared;
 mod stub;
 mod transfer;
 mod users;
 mod variant;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,8 +30,10 @@ pub(crate) use images::{ImageError, Images};
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
+pub(crate) use shared::{base_entry, cache_error};
 pub(crate) use variant::ensure as compressed_as;
 
+use crate::cache::{Entry, Shared};
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
@@ -48,6 +51,8 @@ use users::UserFiles;
 
 /// Name of the fact of a record that says when the step was done, in seconds since 1970.
 const CREATED: &str = "created";
+/// The same by the clock, whatever the build says the time is.
+const MADE: &str = "made";
 
 /// What all steps of a build have in common.
 #[derive(Debug, Clone)]
@@ -60,6 +65,12 @@ pub(crate) struct WorkerOptions {
     pub(crate) clamp: Option<i64>,
     /// Time of what a step makes by itself.
     pub(crate) now: Timestamp,
+    /// Seconds since 1970 by the clock.
+    pub(crate) clock: i64,
+    /// Caches of other machines.
+    pub(crate) shared: Arc<Shared>,
+    /// A shared cache that fails fails the build.
+    pub(crate) cache_strict: bool,
     /// Why commands cannot run here, as an error for the user; `None` when they can.
     pub(crate) no_exec: Option<Error>,
     /// The host's `resolv.conf`.
@@ -96,6 +107,8 @@ pub(crate) struct BuildWorker<'a> {
     users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
     /// When each step was done, in this build or an earlier one.
     created: Mutex<HashMap<StepId, i64>>,
+    /// Results that can be shared.
+    done: Mutex<BTreeMap<StepId, Entry>>,
 }
 
 /// What a step yields.
@@ -205,6 +218,7 @@ impl<'a> BuildWorker<'a> {
             copies: Mutex::default(),
             users: Mutex::default(),
             created: Mutex::default(),
+            done: Mutex::default(),
         }
     }
 
@@ -228,7 +242,8 @@ impl<'a> BuildWorker<'a> {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).get(&step).copied()
     }
 
-    fn layer_options(&self) -> LayerOptions {
+    /// How this build's layers are written.
+    pub(crate) fn layer_options(&self) -> LayerOptions {
         LayerOptions {
             compression: self.options.compression,
             threads: self.options.threads,
@@ -285,17 +300,25 @@ impl<'a> BuildWorker<'a> {
         Ok(files)
     }
 
-    fn record(&self, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
+    fn record(&self, id: StepId, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
         let StepOutput::Root(root) = output else { return Ok(()) };
         let layers = match root.parent() {
             Some((_, added)) if root.depth() > parent.depth() => added.to_vec(),
             _ => Vec::new(),
         };
         let created = self.options.now.secs.to_string();
-        let facts = [(CREATED.to_owned(), created)].into();
+        let facts = [(CREATED.to_owned(), created), (MADE.to_owned(), self.options.clock.to_string())].into();
         let record = Record { layers, parts: key.readable(), facts };
+        self.note_done(id, key.key(), &record.layers, &record, true);
         let put = self.store.put_record(&key.key(), &record);
         put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
+    }
+
+    /// What was worked out for a step that need not be done.
+    fn forget_work(&self, id: StepId, root: Root) -> StepOutput {
+        self.transfers().remove(&id);
+        self.selections().remove(&id);
+        StepOutput::Root(root)
     }
 
     fn parent_of(step: &Step, inputs: &Inputs<'_>) -> Result<Root, Error> {
@@ -342,14 +365,18 @@ impl Worker for BuildWorker<'_> {
         let (step, ids) = self.step(id);
         let parent = Self::parent_of(step, &Inputs { ids, outputs })?;
         let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
-        let Some(record) = record else { return Ok(None) };
-        if let Some(created) = record.facts.get(CREATED).and_then(|text| text.parse().ok()) {
+        let fact = |record: &Record, name| record.facts.get(name).and_then(|text| text.parse().ok());
+        let young = |record: &Record| self.options.shared.is_young(fact(record, MADE).or(fact(record, CREATED)));
+        let Some(record) = record.filter(young) else {
+            let found = self.lookup_shared(id, key, &parent)?;
+            return Ok(found.map(|root| self.forget_work(id, root)));
+        };
+        if let Some(created) = fact(&record, CREATED) {
             self.set_created(id, created);
         }
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
-        self.transfers().remove(&id);
-        self.selections().remove(&id);
-        Ok(Some(StepOutput::Root(parent.with(layers))))
+        self.note_done(id, *key, &layers, &record, false);
+        Ok(Some(self.forget_work(id, parent.with(layers))))
     }
 
     fn lock(&self, key: &CacheKey) -> Result<Self::Lock, Error> {
@@ -378,7 +405,11 @@ impl Worker for BuildWorker<'_> {
                     let label = digest.hex()[..12].to_owned();
                     (self.events)(Event::StepProgress { step: id, label, current, total: Some(total) });
                 };
-                StepOutput::Root(Root::scratch().with(self.images.fetch(&source.image, &progress)?))
+                let layers = match self.shared_base(&source.image)? {
+                    Some(layers) => layers,
+                    None => self.images.fetch(&source.image, &progress)?,
+                };
+                StepOutput::Root(Root::scratch().with(layers))
             }
             Op::Context(name) => {
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
@@ -396,13 +427,16 @@ impl Worker for BuildWorker<'_> {
             }
         };
         if let Some(key) = key {
-            self.record(key, &parent, &output)?;
+            self.record(id, key, &parent, &output)?;
             self.set_created(id, self.options.now.secs);
         }
         Ok(Completed { output, cached: false })
     }
 
     fn cancel(&self) {
-        self.kill_switch.throw();
+        // Then the build goes on without it, and what is done meanwhile is not lost.
+        if self.options.shared.broken().is_none() || self.options.cache_strict {
+            self.kill_switch.throw();
+        }
     }
 }

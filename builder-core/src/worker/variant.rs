@@ -2,6 +2,7 @@
 //! compressed differently is compressed again, once, instead of being made again.
 
 use super::{BuildWorker, key};
+use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::image::layer_compression;
 use crate::layer::{self, LayerOptions};
@@ -28,10 +29,29 @@ pub(crate) fn remember(store: &Store, layer: &LayerDescriptor, compression: Comp
     store.put_record(&key::variant(layer, name, level), &record).map_err(store_error)
 }
 
+/// The key under which a layer of this level is recorded; `None` for one that is not a layer.
+pub(super) fn variant_of(layer: &LayerDescriptor, level: u8) -> Option<CacheKey> {
+    let kind = layer_compression(&layer.media_type)?;
+    let (name, level) = codec(Compression { kind, level: Some(level) });
+    Some(key::variant(layer, name, level))
+}
+
+/// Notes under which level the layer is found, where that is known.
+pub(super) fn remember_level(store: &Store, layer: &LayerDescriptor, level: Option<u8>) -> Result<(), Error> {
+    match (layer_compression(&layer.media_type), level) {
+        (Some(kind), Some(level)) => remember(store, layer, Compression { kind, level: Some(level) }),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the layer in the compression that `options` ask for, made if need be.
 pub(crate) fn ensure(store: &Store, found: &LayerDescriptor, options: LayerOptions) -> Result<LayerDescriptor, Error> {
     let (name, level) = codec(options.compression);
     let key = key::variant(found, name, level);
+    // It is not here, and need not be.
+    if store.promised_variant(&found.digest) == Some(key) {
+        return Ok(found.clone());
+    }
     if let Some(record) = store.record(&key).map_err(store_error)?
         && let [layer] = record.layers.as_slice()
     {

@@ -1,0 +1,187 @@
+//! Caches that are shared with other machines: which are looked into, and what goes where at the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::assemble::{Assembled, Inline, Solved};
+use super::build::Events;
+use crate::cache::{Bundle, Entry, Shared};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, StepId};
+use crate::layer::{LayerOptions, effective_level};
+use crate::plan::{BuildGraph, Op, RootInput};
+use crate::registry::{Client, Reference};
+use crate::request::{BuildRequest, CacheMode, CachePlace, CacheTarget, Compression, Output};
+use crate::store::Store;
+use crate::worker::{BuildWorker, StepOutput, base_entry, cache_error, compressed_as};
+
+/// The caches to look into. Names that are none are refused before anything is done.
+pub(super) fn open(request: &BuildRequest, client: &Client, clock: i64) -> Result<Arc<Shared>, Error> {
+    targets(request)?;
+    let oldest = request.cache_ttl.map(|ttl| clock.saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX)));
+    let nowhere = request.no_cache || request.cache_ttl == Some(0);
+    let from = if nowhere { &[] } else { request.cache_from.as_slice() };
+    let shared = Shared::new(client, from, oldest).map_err(|error| cache_error(&error))?;
+    Ok(Arc::new(shared))
+}
+
+/// Repositories that must take a cache, so that it is found out early if they do not.
+pub(super) fn must_take(request: &BuildRequest) -> Result<Vec<Reference>, Error> {
+    let targets = targets(request)?.into_iter();
+    let must = targets.filter(|(target, _)| target.strict || request.cache_strict);
+    Ok(must.filter_map(|(_, reference)| reference).collect())
+}
+
+fn targets(request: &BuildRequest) -> Result<Vec<(&CacheTarget, Option<Reference>)>, Error> {
+    request.cache_to.iter().map(|target| Ok((target, repository(target)?))).collect()
+}
+
+fn repository(target: &CacheTarget) -> Result<Option<Reference>, Error> {
+    let CachePlace::Registry(name) = &target.place else { return Ok(None) };
+    let reference = name.parse::<Reference>();
+    let reference = reference.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+    if reference.digest().is_some() {
+        return Err(Error::new(ErrorKind::Request, format!("the cache {name:?} has a digest, and is to be written")));
+    }
+    Ok(Some(reference))
+}
+
+/// Whether somebody reads the layers of the image: an output that takes them from here, or a name in the store. A
+/// registry may have them.
+pub(super) fn needs_layers(request: &BuildRequest) -> bool {
+    let elsewhere = |output: &Output| matches!(output, Output::Registry { .. } | Output::CacheOnly);
+    !request.tags.is_empty() || request.outputs.is_empty() || !request.outputs.iter().all(elsewhere)
+}
+
+/// Fetches the layers of the image that are still elsewhere, if somebody reads them.
+pub(super) fn bring(
+    request: &BuildRequest,
+    graph: &BuildGraph,
+    worker: &BuildWorker<'_>,
+    outputs: &[StepOutput],
+) -> Result<(), Error> {
+    match graph.target.root.step().map(|step| (step, &outputs[step.0])) {
+        Some((step, StepOutput::Root(root))) if needs_layers(request) => worker.bring(step, &root.layers()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the image's own layers that came from a cache the compression of this build.
+pub(super) fn recompress(
+    request: &BuildRequest,
+    solved: &mut Solved<'_>,
+    around: (&Store, &LayerOptions),
+) -> Result<(), Error> {
+    if request.cache_from.is_empty() || !needs_layers(request) {
+        return Ok(());
+    }
+    for layer in solved.layers.iter_mut().skip(solved.base_layers) {
+        *layer = compressed_as(around.0, layer, around.1.clone())?;
+    }
+    Ok(())
+}
+
+/// Steps whose layers are the image's own, and the base of the image.
+fn final_stage(graph: &BuildGraph) -> BTreeSet<StepId> {
+    let mut steps = BTreeSet::new();
+    let mut at = graph.target.root;
+    while let Some(step) = at.step() {
+        steps.insert(step);
+        at = match &graph.step(step).op {
+            Op::Run(op) => op.parent,
+            Op::Copy(op) => op.parent,
+            Op::Workdir(op) => op.parent,
+            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
+        };
+    }
+    steps
+}
+
+/// What a build has to share.
+pub(super) struct Results<'a> {
+    pub(super) graph: &'a BuildGraph,
+    pub(super) worker: &'a BuildWorker<'a>,
+    pub(super) outputs: &'a [StepOutput],
+    /// That of the build's layers.
+    pub(super) compression: Compression,
+}
+
+impl Results<'_> {
+    fn entries(&self, mode: CacheMode) -> Vec<Entry> {
+        let wanted = match mode {
+            CacheMode::Min => Some(final_stage(self.graph)),
+            CacheMode::Max => None,
+        };
+        let mut entries = self.worker.results(wanted.as_ref());
+        for (step, output) in self.graph.steps.iter().zip(self.outputs) {
+            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&step.id()));
+            if let (Op::Image(_), StepOutput::Root(root), true) = (&step.op, output, is_wanted) {
+                entries.push(base_entry(root));
+            }
+        }
+        // Two steps may be the same.
+        let distinct: BTreeMap<String, Entry> =
+            entries.into_iter().rev().map(|entry| (entry.key.to_string(), entry)).collect();
+        distinct.into_values().collect()
+    }
+
+    /// What the config of the image says, if that is asked for.
+    pub(super) fn inline(&self, request: &BuildRequest) -> Option<Inline> {
+        let wanted = request.cache_to.iter().any(|target| target.place == CachePlace::Inline);
+        let level = effective_level(self.compression);
+        wanted.then(|| Inline { entries: self.worker.results(Some(&final_stage(self.graph))), level })
+    }
+}
+
+/// Where a cache is written from.
+pub(super) struct Writer<'a> {
+    pub(super) store: &'a Store,
+    pub(super) client: &'a Client,
+    /// Where blobs are known to be.
+    pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
+    pub(super) events: Events<'a>,
+}
+
+impl Writer<'_> {
+    /// Writes all that the request asks for, and keeps what came from others. What fails to be written is a warning
+    /// unless it was to be strict.
+    pub(super) fn finish(&self, request: &BuildRequest, results: &Results<'_>, image: &Assembled) -> Result<(), Error> {
+        for (target, reference) in targets(request)? {
+            let written = match (&target.place, reference) {
+                (CachePlace::Registry(name), Some(reference)) => {
+                    let push = |bundle: &Bundle| bundle.push(self.store, self.client, (name, &reference), self.origins);
+                    self.bundle(results, target.mode, push).map(|digest| (format!("type=registry,ref={name}"), digest))
+                }
+                (CachePlace::Directory(dir), _) => {
+                    let write = |bundle: &Bundle| bundle.write(self.store, dir);
+                    let written = self.bundle(results, target.mode, write);
+                    written.map(|digest| (format!("type=local,dest={}", dir.display()), digest))
+                }
+                _ => Ok(("type=inline".to_owned(), image.descriptor.digest)),
+            };
+            match written {
+                Ok((shown, digest)) => (self.events)(Event::Exported { output: format!("cache {shown}"), digest }),
+                Err(error) if target.strict || request.cache_strict => return Err(error),
+                Err(error) => {
+                    let message = format!("{error}; others will not find this build's results there");
+                    (self.events)(Event::Warning { code: "cache-target".to_owned(), message });
+                }
+            }
+        }
+        if request.cache_from.is_empty() { Ok(()) } else { results.worker.keep_shared() }
+    }
+
+    fn bundle(
+        &self,
+        results: &Results<'_>,
+        mode: CacheMode,
+        write: impl FnOnce(&Bundle) -> Result<(), crate::cache::Error>,
+    ) -> Result<Digest, Error> {
+        let written = Bundle::make(self.store, results.entries(mode)).and_then(|bundle| {
+            write(&bundle)?;
+            Ok(bundle.digest())
+        });
+        written.map_err(|error| cache_error(&error))
+    }
+}

@@ -1,0 +1,234 @@
+//! Caches of other machines: results that are found there, layers that are fetched when somebody reads them, and what
+//! this build has to share.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::root::Root;
+use super::variant::{remember_level, variant_of};
+use super::{BuildWorker, CREATED, MADE, key};
+use crate::cache::{self, Entry, Found};
+use crate::digest::{CacheKey, DiffId};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, StepId};
+use crate::layer::effective_level;
+use crate::plan::ResolvedImage;
+use crate::store::{LayerDescriptor, Record};
+
+/// Layers fetched at once.
+const PARALLEL_FETCHES: usize = 4;
+
+/// The error of a cache, for the user.
+pub(crate) fn cache_error(error: &cache::Error) -> Error {
+    let kind = match error {
+        cache::Error::Name { .. } => ErrorKind::Request,
+        cache::Error::Own { .. } | cache::Error::Store { .. } => ErrorKind::Store,
+        _ => ErrorKind::Registry,
+    };
+    error.hint().into_iter().fold(Error::from_source(kind, error), Error::hint)
+}
+
+impl BuildWorker<'_> {
+    pub(super) fn done(&self) -> MutexGuard<'_, std::collections::BTreeMap<StepId, Entry>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a cache failed: the end of the build if the user wants it so, a warning otherwise.
+    fn complain(&self, error: &cache::Error) -> Result<(), Error> {
+        let error = cache_error(error);
+        if self.options.cache_strict {
+            return Err(error);
+        }
+        let message = format!("{error}; what it has counts as missing");
+        (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
+        Ok(())
+    }
+
+    /// Reads what the caches are named by, while the first steps work.
+    pub(crate) fn prefetch_caches(&self) -> Result<(), Error> {
+        self.options.shared.prefetch(&mut |error| self.complain(&error))
+    }
+
+    fn find_shared(&self, key: &CacheKey) -> Result<Option<Found>, Error> {
+        if self.options.shared.is_empty() {
+            return Ok(None);
+        }
+        self.options.shared.find(key, &mut |error| self.complain(&error))
+    }
+
+    /// Finds the result of a step in a shared cache. Nothing of it is fetched.
+    pub(super) fn lookup_shared(&self, id: StepId, key: &CacheKey, parent: &Root) -> Result<Option<Root>, Error> {
+        let Some(found) = self.find_shared(key)? else { return Ok(None) };
+        let variant = |layer: &LayerDescriptor, level: u8| variant_of(layer, level);
+        let layers = match self.options.shared.promise(self.store, &found, &variant) {
+            Ok(layers) => layers,
+            Err(error) => return self.complain(&error).map(|()| None),
+        };
+        if let Some(created) = found.created() {
+            self.set_created(id, created);
+        }
+        let entry = Entry {
+            key: *key,
+            layers: layers.iter().map(|layer| (layer.clone(), found.level())).collect(),
+            bases: Vec::new(),
+            created: found.created(),
+            made: found.made(),
+            found_in: found.repository(),
+            is_new: false,
+        };
+        self.done().insert(id, entry);
+        (self.events)(Event::StepFound { step: id, from: found.name().to_owned() });
+        Ok(Some(parent.with(layers)))
+    }
+
+    /// The layers of a base image, not fetched, if a cache can tell what is in them.
+    pub(super) fn shared_base(&self, image: &ResolvedImage) -> Result<Option<Vec<LayerDescriptor>>, Error> {
+        if self.options.shared.is_empty() {
+            return Ok(None);
+        }
+        let Some((_, config)) = self.images.documents(&image.digest) else { return Ok(None) };
+        let ids = &config.rootfs.diff_ids;
+        let Some(missing) = self.images.missing(image)? else { return Ok(None) };
+        if missing == 0 {
+            return Ok(None);
+        }
+        let Some(found) = self.find_shared(&key::base(ids))? else { return Ok(None) };
+        match self.options.shared.promise_trees(self.store, &found, ids) {
+            Ok(true) => Ok(Some(self.images.promise(image, self.options.shared.checker(&found))?)),
+            Ok(false) => Ok(None),
+            Err(error) => self.complain(&error).map(|()| None),
+        }
+    }
+
+    /// Fetches those of `layers` that are promised and not there, several at once.
+    pub(crate) fn bring(&self, id: StepId, layers: &[LayerDescriptor]) -> Result<(), Error> {
+        let promised: Vec<_> = layers.iter().filter(|layer| self.store.is_promised(&layer.digest)).collect();
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while let Some(layer) = promised.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let label = layer.digest.hex()[..12].to_owned();
+                let tell = |current| {
+                    let (label, total) = (label.clone(), Some(layer.size));
+                    (self.events)(Event::StepProgress { step: id, label, current, total });
+                };
+                if failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.store.bring_blob(&layer.digest, &tell) {
+                    failed().get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..PARALLEL_FETCHES.min(promised.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failure.map_or(Ok(()), |error| Err(Error::from_source(ErrorKind::Registry, &error)))
+    }
+
+    /// The same for those that are not unpacked.
+    pub(super) fn bring_for_unpacking(&self, id: StepId, root: &Root) -> Result<(), Error> {
+        let mut layers = root.layers();
+        let mut failure = None;
+        layers.retain(|layer| match self.store.unpacked(&layer.diff_id.0.hex()) {
+            Ok(unpacked) => unpacked.is_none(),
+            Err(error) => {
+                failure.get_or_insert(error);
+                false
+            }
+        });
+        match failure {
+            Some(error) => Err(Error::from_source(ErrorKind::Store, &error)),
+            None => self.bring(id, &layers),
+        }
+    }
+
+    /// After a failure: whether a shared cache is to blame and the build may go on without any.
+    pub(crate) fn gives_up_caches(&self) -> bool {
+        let Some(reason) = self.options.shared.broken().filter(|_| !self.options.cache_strict) else { return false };
+        let message = format!("{reason}; building without shared caches");
+        (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
+        self.options.shared.give_up(self.store);
+        self.done().clear();
+        true
+    }
+
+    /// Records what came from shared caches and is here now, so that the next build need not ask.
+    pub(crate) fn keep_shared(&self) -> Result<(), Error> {
+        let store_error = |error: crate::store::Error| Error::from_source(ErrorKind::Store, &error);
+        let found: Vec<Entry> = self.done().values().filter(|entry| !entry.is_new).cloned().collect();
+        for entry in found {
+            if self.store.record(&entry.key).map_err(store_error)?.is_some() {
+                continue;
+            }
+            let mut whole = true;
+            for (layer, _) in &entry.layers {
+                // A tree is kept of what was read and proved to be what its diff ID says.
+                let proved = self.store.tree(&layer.diff_id).map_err(store_error)?.is_some();
+                whole &= proved && self.store.blob_size(&layer.digest).map_err(store_error)? == Some(layer.size);
+            }
+            if !whole {
+                continue;
+            }
+            for (layer, level) in &entry.layers {
+                remember_level(self.store, layer, *level)?;
+            }
+            let text = |name: &str, value: Option<i64>| value.map(|secs| (name.to_owned(), secs.to_string()));
+            let facts = text(CREATED, entry.created).into_iter().chain(text(MADE, entry.made)).collect();
+            let layers = entry.layers.into_iter().map(|(layer, _)| layer).collect();
+            let record = Record { layers, parts: Vec::new(), facts };
+            self.store.put_record(&entry.key, &record).map_err(store_error)?;
+        }
+        self.images.keep_promised().map_err(Error::from)
+    }
+
+    /// Notes a result for those who share it. Its layers are compressed as this build's are.
+    pub(super) fn note_done(
+        &self,
+        id: StepId,
+        key: CacheKey,
+        layers: &[LayerDescriptor],
+        facts: &Record,
+        is_new: bool,
+    ) {
+        let level = Some(effective_level(self.options.compression));
+        let fact = |name: &str| facts.facts.get(name).and_then(|text| text.parse().ok());
+        let entry = Entry {
+            key,
+            layers: layers.iter().map(|layer| (layer.clone(), level)).collect(),
+            bases: Vec::new(),
+            created: fact(CREATED),
+            made: fact(MADE),
+            found_in: None,
+            is_new,
+        };
+        self.done().insert(id, entry);
+    }
+
+    /// The results of `steps`, or of all steps.
+    pub(crate) fn results(&self, steps: Option<&BTreeSet<StepId>>) -> Vec<Entry> {
+        let wanted = |id: &StepId| steps.is_none_or(|steps| steps.contains(id));
+        self.done().iter().filter(|(id, _)| wanted(id)).map(|(_, entry)| entry.clone()).collect()
+    }
+}
+
+/// The entry that says what is in the layers of a base image.
+pub(crate) fn base_entry(root: &Root) -> Entry {
+    let layers = root.layers();
+    let ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+    Entry {
+        key: key::base(&ids),
+        layers: Vec::new(),
+        bases: layers,
+        created: None,
+        made: None,
+        found_in: None,
+        is_new: false,
+    }
+}
