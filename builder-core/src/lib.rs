@@ -32,6 +32,7 @@ mod snapshot;
 mod solver;
 mod store;
 mod sys;
+mod trace;
 mod tree;
 mod worker;
 
@@ -44,6 +45,7 @@ pub use request::{
     DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,
     StepNetwork,
 };
+pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 
 pub mod registries {
     //! The way to registries, as values: who may enter where, proxies, certificates, mirrors, patience. The library

@@ -7,12 +7,15 @@ mod ask;
 mod assemble;
 mod build;
 mod contexts;
+mod forecast;
+mod journal;
 mod output;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use ask::{Heard, News};
+pub(crate) use journal::explain;
 pub(crate) use task::{Answer, HostFacts, Task, TaskKind};
 
 use crate::error::{Error, ErrorKind};

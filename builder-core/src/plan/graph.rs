@@ -26,6 +26,8 @@ pub(crate) struct BuildGraph {
     pub(crate) target: TargetImage,
     /// What is odd but stops nothing, in the order of the Dockerfile.
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Stages that the target does not need, by name or number.
+    pub(crate) unused_stages: Vec<String>,
 }
 
 impl BuildGraph {

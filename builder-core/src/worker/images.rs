@@ -272,6 +272,18 @@ impl Images {
         image: &ResolvedImage,
         progress: &(dyn Fn(&Digest, u64, u64) + Sync),
     ) -> Result<Vec<LayerDescriptor>, ImageError> {
+        let (found, layers) = self.describe(image)?;
+        self.fetch_all(&image.name, &found.place, &found.manifest.layers, progress)?;
+        self.remember(&found)?;
+        Ok(layers)
+    }
+
+    /// The layers of a resolved image, lowest first, wherever they are.
+    pub(crate) fn layers(&self, image: &ResolvedImage) -> Result<Vec<LayerDescriptor>, ImageError> {
+        self.describe(image).map(|(_, layers)| layers)
+    }
+
+    fn describe(&self, image: &ResolvedImage) -> Result<(Found, Vec<LayerDescriptor>), ImageError> {
         let name = image.name.clone();
         let Some(found) = self.found().get(&image.digest).cloned() else {
             return Err(ImageError::Inconsistent { name, reason: "it was never resolved".to_owned() });
@@ -282,15 +294,14 @@ impl Images {
             let reason = format!("{} diff IDs for {} layers", diff_ids.len(), layers.len());
             return Err(ImageError::Inconsistent { name, reason });
         }
-        self.fetch_all(&name, &found.place, layers, progress)?;
-        self.remember(&found)?;
         let describe = |(layer, diff_id): (&Descriptor, &DiffId)| LayerDescriptor {
             digest: layer.digest,
             size: layer.size,
             diff_id: *diff_id,
             media_type: layer.media_type.clone(),
         };
-        Ok(layers.iter().zip(diff_ids).map(describe).collect())
+        let described = layers.iter().zip(diff_ids).map(describe).collect();
+        Ok((found, described))
     }
 
     /// Brings blobs into the store, several at once.

@@ -13,12 +13,14 @@ mod images;
 mod key;
 mod mirror;
 mod mounts;
+mod outlook;
 mod remote;
 mod root;
 mod stub;
 mod transfer;
 mod users;
 mod variant;
+mod why;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -30,6 +32,7 @@ pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
 pub(crate) use variant::ensure as compressed_as;
+pub(crate) use why::{Note, Past};
 
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
@@ -39,7 +42,7 @@ use crate::layer::LayerOptions;
 use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
-use crate::solver::{Completed, KeyParts, Worker};
+use crate::solver::{Completed, Glimpse, KeyParts, Worker};
 use crate::store::{Record, StepLock, Store};
 use crate::tree::{MergedTree, Timestamp};
 use mounts::{Selection, SharedCopy};
@@ -66,6 +69,17 @@ pub(crate) struct WorkerOptions {
     pub(crate) resolv_conf: Vec<u8>,
     /// Secrets, agents and entitlements.
     pub(crate) grants: Grants,
+    /// What the worker is for.
+    pub(crate) purpose: Purpose,
+}
+
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To do the steps.
+    Build,
+    /// To look only: no layer is fetched, written or compressed.
+    Plan,
 }
 
 /// The contexts of a build, and what gets those that are elsewhere.
@@ -96,6 +110,8 @@ pub(crate) struct BuildWorker<'a> {
     users: Mutex<HashMap<Option<crate::ChainId>, Arc<UserFiles>>>,
     /// When each step was done, in this build or an earlier one.
     created: Mutex<HashMap<StepId, i64>>,
+    past: Past,
+    notes: Mutex<HashMap<StepId, Note>>,
 }
 
 /// What a step yields.
@@ -205,6 +221,8 @@ impl<'a> BuildWorker<'a> {
             copies: Mutex::default(),
             users: Mutex::default(),
             created: Mutex::default(),
+            past: Past::default(),
+            notes: Mutex::default(),
         }
     }
 
@@ -285,7 +303,7 @@ impl<'a> BuildWorker<'a> {
         Ok(files)
     }
 
-    fn record(&self, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
+    fn record(&self, step: StepId, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
         let StepOutput::Root(root) = output else { return Ok(()) };
         let layers = match root.parent() {
             Some((_, added)) if root.depth() > parent.depth() => added.to_vec(),
@@ -293,6 +311,7 @@ impl<'a> BuildWorker<'a> {
         };
         let created = self.options.now.secs.to_string();
         let facts = [(CREATED.to_owned(), created)].into();
+        self.note_layers(step, &layers);
         let record = Record { layers, parts: key.readable(), facts };
         let put = self.store.put_record(&key.key(), &record);
         put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
@@ -328,6 +347,7 @@ impl Worker for BuildWorker<'_> {
                     key.add("done before", count.to_string());
                 }
                 self.selections().insert(id, Arc::new(selections));
+                self.note_key(id, &key);
                 return Ok(Some(key));
             }
             Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
@@ -335,6 +355,7 @@ impl Worker for BuildWorker<'_> {
         };
         let key = key::entries(domain, &transfer.planned, self.options.clamp);
         self.transfers().insert(id, Arc::new(transfer));
+        self.note_key(id, &key);
         Ok(Some(key))
     }
 
@@ -346,10 +367,20 @@ impl Worker for BuildWorker<'_> {
         if let Some(created) = record.facts.get(CREATED).and_then(|text| text.parse().ok()) {
             self.set_created(id, created);
         }
+        self.note_layers(id, &record.layers);
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
         self.transfers().remove(&id);
         self.selections().remove(&id);
         Ok(Some(StepOutput::Root(parent.with(layers))))
+    }
+
+    fn glimpse(&self, id: StepId, outputs: &[StepOutput]) -> Result<Glimpse<StepOutput>, Error> {
+        let (step, ids) = self.step(id);
+        self.look(step, &Inputs { ids, outputs })
+    }
+
+    fn reason(&self, id: StepId, key: &KeyParts) -> Option<String> {
+        self.note_reason(id, key)
     }
 
     fn lock(&self, key: &CacheKey) -> Result<Self::Lock, Error> {
@@ -396,7 +427,7 @@ impl Worker for BuildWorker<'_> {
             }
         };
         if let Some(key) = key {
-            self.record(key, &parent, &output)?;
+            self.record(id, key, &parent, &output)?;
             self.set_created(id, self.options.now.secs);
         }
         Ok(Completed { output, cached: false })
