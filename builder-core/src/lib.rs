@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod export;
 mod fetch;
+mod inventory;
 mod layer;
 mod plan;
 mod registry;
@@ -40,6 +41,7 @@ pub use builder::{Builder, Canceller, DiskUsage, PruneExtent, Report, SpooledCon
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
+pub use inventory::{ContextEntry, ContextEntryKind, ContextInventory, IgnoreDecision, IgnoreRule, PathVerdict};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
     DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,
