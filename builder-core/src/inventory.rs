@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn no_file_is_opened() {
         let (dir, inventory) = context("");
-        fs::set_permissions(dir.path().join("a.txt"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join("a.txt"), fs::Permissions::from_mode(0o0)).unwrap();
         assert!(paths(&inventory).contains(&"a.txt".to_owned()));
     }
 

@@ -178,8 +178,8 @@ pub struct BuildPlan {
 pub struct BuildReport {
     /// Name of the build in the state directory.
     pub id: String,
-    /// When it started, in seconds since 1970.
-    pub started: i64,
+    /// When it started, RFC 3339.
+    pub started: String,
     /// The Dockerfile, as shown in messages.
     pub dockerfile: String,
     /// The main context; credentials in a URL are left out.

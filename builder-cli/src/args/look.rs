@@ -45,7 +45,9 @@ impl Args {
         let matches = command.get_matches_mut();
         if let Some(option) = matches.subcommand_matches("plan").and_then(foreign_option) {
             let text = format!("--{option} plays no part in a plan, which makes no image: leave it out");
-            command.error(ErrorKind::ArgumentConflict, text).exit();
+            if let Some(plan) = command.find_subcommand_mut("plan") {
+                plan.error(ErrorKind::ArgumentConflict, text).exit();
+            }
         }
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }

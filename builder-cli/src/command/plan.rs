@@ -61,7 +61,7 @@ fn explanation(report: &BuildReport) -> String {
         Some(digest) => digest.to_string(),
         None => "failed".to_owned(),
     };
-    line(&mut out, &format!("{} in {}:{names} {outcome}", report.dockerfile, report.context));
+    line(&mut out, &format!("{} {} in {}:{names} {outcome}", report.started, report.dockerfile, report.context));
     for step in &report.steps {
         push_step(&mut out, step, &report.steps);
     }
@@ -73,12 +73,14 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// One step: number, line of the Dockerfile, state and name; below it what it reads, and why it runs.
+/// One step: number, line of the Dockerfile, state, name and the steps that it reads; below it why it runs.
 fn push_step(out: &mut String, step: &StepReport, all: &[StepReport]) {
     let number = format!("#{}", step.info.step.0 + 1);
     let at = step.info.line.map(|line| format!(":{line}")).unwrap_or_default();
     let width = all.len().to_string().len() + 1;
-    line(out, &format!("{number:<width$} {at:<4} {:<9} {}", step.state, step.info.name));
+    let inputs: String = step.inputs.iter().map(|input| format!(" #{}", input.0 + 1)).collect();
+    let inputs = if inputs.is_empty() { inputs } else { format!("  ←{inputs}") };
+    line(out, &format!("{number:<width$} {at:<4} {:<9} {}{inputs}", step.state, step.info.name));
     let indent = " ".repeat(width + 16);
     if let Some(missing) = step.missing_bytes.filter(|missing| *missing > 0) {
         line(out, &format!("{indent}{} to fetch", bytes(missing)));
@@ -92,10 +94,6 @@ fn push_step(out: &mut String, step: &StepReport, all: &[StepReport]) {
             text.push_str(&format!(" (and {more} more)"));
         }
         line(out, &format!("{indent}{text}"));
-    }
-    if !step.inputs.is_empty() {
-        let inputs: Vec<String> = step.inputs.iter().map(|input| format!("#{}", input.0 + 1)).collect();
-        line(out, &format!("{indent}reads {}", inputs.join(", ")));
     }
 }
 

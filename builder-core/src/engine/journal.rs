@@ -13,6 +13,7 @@ use super::task::HostFacts;
 use crate::digest::{CacheKey, Digest};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId, StepInfo};
+use crate::image::rfc3339;
 use crate::plan::{BuildGraph, Op, Step};
 use crate::registry::Reference;
 use crate::request::{BuildRequest, ContextSource};
@@ -31,7 +32,7 @@ pub(super) struct Journal<'a> {
     graph: &'a BuildGraph,
     subject: CacheKey,
     id: String,
-    started: i64,
+    started: String,
     dockerfile: String,
     states: Mutex<HashMap<StepId, StepState>>,
 }
@@ -47,7 +48,7 @@ impl<'a> Journal<'a> {
     ) -> Self {
         let subject = subject(store, request, dockerfile);
         let id = store.new_build(&subject, facts.now);
-        let (started, dockerfile) = (facts.now.0, dockerfile.to_owned());
+        let (started, dockerfile) = (rfc3339(facts.now.0), dockerfile.to_owned());
         Self { store, request, graph, subject, id, started, dockerfile, states: Mutex::default() }
     }
 
@@ -108,7 +109,7 @@ impl<'a> Journal<'a> {
         }
         let report = BuildReport {
             id: self.id.clone(),
-            started: self.started,
+            started: self.started.clone(),
             dockerfile: self.dockerfile.clone(),
             context: shown(&self.request.context),
             target: self.request.target.clone(),

@@ -96,15 +96,13 @@ fn from_to(subject: &str, before: Option<&str>, after: Option<&str>) -> String {
     let is_hash = |value: Option<&str>| value.is_some_and(|value| value.starts_with("blake3:"));
     match (before, after) {
         _ if is_hash(before) || is_hash(after) => format!("{subject} changed"),
-        (Some(before), Some(after)) => match is_plain(before) && is_plain(after) {
-            true => format!("{subject}: {before} → {after}"),
-            false => {
-                let (before, after) = cut_alike(before, after);
-                format!("{subject}: {before} → {after}")
-            }
-        },
-        (None, Some(after)) => format!("{subject}: not set → {}", cut(after, 0)),
-        (Some(before), None) => format!("{subject}: {} → not set", cut(before, 0)),
+        (Some(before), Some(after)) if is_plain(before) && is_plain(after) => format!("{subject}: {before} → {after}"),
+        (Some(before), Some(after)) => {
+            let (before, after) = cut_alike(before, after);
+            format!("{subject}: {before} → {after}")
+        }
+        (None, Some(after)) => format!("{subject}: not set → {}", one(after)),
+        (Some(before), None) => format!("{subject}: {} → not set", one(before)),
         (None, None) => format!("{subject} changed"),
     }
 }
@@ -112,6 +110,10 @@ fn from_to(subject: &str, before: Option<&str>, after: Option<&str>) -> String {
 /// Whether a value can stand in a sentence without quotes.
 fn is_plain(value: &str) -> bool {
     (1..=SHOWN).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"')
+}
+
+fn one(value: &str) -> String {
+    if is_plain(value) { value.to_owned() } else { cut(value, 0) }
 }
 
 /// Quotes two values; of long ones what is around the first difference.
@@ -152,9 +154,9 @@ mod tests {
         for (before, now, expected) in [
             (&[("env VERSION", "1")][..], &[("env VERSION", "2")][..], "build arg VERSION: 1 → 2"),
             (&[("env CC", "gcc")], &[("env CC", "clang")], "variable CC: gcc → clang"),
-            (&[], &[("env CC", "clang")], "variable CC: not set → \"clang\""),
-            (&[("env CC", "gcc")], &[], "variable CC: \"gcc\" → not set"),
-            (&[("SOURCE_DATE_EPOCH", "")], &[("SOURCE_DATE_EPOCH", "5")], "SOURCE_DATE_EPOCH: not set → \"5\""),
+            (&[], &[("env CC", "clang")], "variable CC: not set → clang"),
+            (&[("env CC", "gcc")], &[], "variable CC: gcc → not set"),
+            (&[("SOURCE_DATE_EPOCH", "")], &[("SOURCE_DATE_EPOCH", "5")], "SOURCE_DATE_EPOCH: not set → 5"),
             (&[("script", "blake3:00")], &[("script", "x")], "the script changed"),
             (&[("env A", "blake3:00")], &[("env A", "x")], "variable A changed"),
             (&[("mounted at /src", "1")], &[("mounted at /src", "2")], "what is mounted at /src changed"),

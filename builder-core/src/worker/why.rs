@@ -131,26 +131,32 @@ impl BuildWorker<'_> {
         }
     }
 
+    /// Finds the step below that is not as it was: what stands on it is the same, and yet not what it was.
     fn changed_file_system(&self, id: StepId, earlier: &Earlier, change: Change) -> (Change, Option<StepId>) {
-        let parent = match &self.graph.step(id).op {
-            Op::Run(op) => op.parent,
-            Op::Copy(op) => op.parent,
-            Op::Workdir(op) => op.parent,
-            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
-        };
-        let Some(parent) = parent.step().map(|step| self.graph.step(step)) else { return (change, None) };
-        let text = match &parent.op {
-            Op::Image(source) => {
-                let first = earlier.report.inputs.first();
-                let before = earlier.images.iter().find(|(step, _)| Some(step) == first).map(|(_, name)| name.as_str());
-                match before {
-                    Some(before) => base_changed(before, &source.image.name),
-                    None => format!("the base image is {} now", source.image.name),
+        let mut below = parent_of(&self.graph.step(id).op);
+        let mut above = earlier;
+        while let Some(step) = below.step().map(|step| self.graph.step(step)) {
+            let text = match &step.op {
+                Op::Image(source) => {
+                    let before = above.report.inputs.first();
+                    let before = above.images.iter().find(|(step, _)| Some(step) == before);
+                    match before {
+                        Some((_, before)) => base_changed(before, &source.image.name),
+                        None => format!("the base image is {} now", source.image.name),
+                    }
                 }
-            }
-            _ => format!("the result of {} changed", parent.info.name),
-        };
-        (Change { text, ..change }, Some(parent.id()))
+                _ => match self.past.steps.get(&step.id()) {
+                    Some(same) if same.kept.layers == self.note(step.id()).layers => {
+                        (below, above) = (parent_of(&step.op), same);
+                        continue;
+                    }
+                    Some(_) => format!("the result of {} changed", step.info.name),
+                    None => format!("{} is new", step.info.name),
+                },
+            };
+            return (Change { text, ..change }, Some(step.id()));
+        }
+        (change, None)
     }
 
     /// The paths that differ from the layer that was made last, in their order; none when that is not there any more.
@@ -166,6 +172,16 @@ impl BuildWorker<'_> {
         let named = texts.into_iter().take(NAMED);
         let rest = (more > 0).then(|| format!("and {more} more paths"));
         named.chain(rest).map(|text| Change::new("files", text)).collect()
+    }
+}
+
+/// The file system that a step builds on.
+fn parent_of(op: &Op) -> RootInput {
+    match op {
+        Op::Run(op) => op.parent,
+        Op::Copy(op) => op.parent,
+        Op::Workdir(op) => op.parent,
+        Op::Image(_) | Op::Context(_) => RootInput::Scratch,
     }
 }
 
