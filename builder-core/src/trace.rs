@@ -8,6 +8,7 @@
 mod changes;
 mod pair;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -219,7 +220,13 @@ pub(crate) struct Kept {
     /// The layers that the step added, whose trees say which files it wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) layers: Vec<DiffId>,
+    /// What its mounts showed, where those are not too many files.
+    #[serde(default, skip_serializing_if = "Mounted::is_empty")]
+    pub(crate) mounted: Mounted,
 }
+
+/// Files of mounts: by target, then by path below it, the start of a hash of everything that counts.
+pub(crate) type Mounted = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A step of an earlier build.
 #[derive(Debug, Clone, PartialEq)]

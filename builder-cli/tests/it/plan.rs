@@ -171,6 +171,20 @@ fn a_moved_base_image_is_told() {
 }
 
 #[test]
+fn of_what_a_command_is_shown_the_file_that_changed_is_named() {
+    let env = app();
+    env.file("Dockerfile", "FROM busybox\nRUN --mount=type=bind,source=src,target=/src cat /src/* > /all\n");
+    build(&env, &[]).ok();
+    env.file("src/two", "changed\n");
+    env.file("src/new", "");
+    let expected = ["would-run RUN --mount=type=bind,source=src,target=/src: mounted /src/new is new"];
+    assert_eq!(plan(&env, &[]), expected);
+    build(&env, &[]).ok();
+    let json = env.run(&["explain", "--format", "json"]).ok();
+    assert!(json.contains("mounted /src/two changed") && !json.contains("/src/one"), "{json}");
+}
+
+#[test]
 fn a_build_that_failed_is_remembered_too() {
     let env = app();
     env.file("Dockerfile", "FROM busybox\nRUN echo x > /x\nRUN test -e /flag\nRUN true\n");

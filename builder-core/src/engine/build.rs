@@ -315,15 +315,7 @@ fn solved<'a>(
         Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
         _ => None,
     });
-    let parent_depth = |step: StepId| {
-        let parent = match &graph.step(step).op {
-            Op::Run(op) => op.parent,
-            Op::Copy(op) => op.parent,
-            Op::Workdir(op) => op.parent,
-            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
-        };
-        root_of(parent).depth()
-    };
+    let parent_depth = |step: StepId| root_of(graph.step(step).op.parent()).depth();
     let made_layer: BTreeSet<StepId> = graph
         .target
         .history

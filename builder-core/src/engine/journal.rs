@@ -104,7 +104,8 @@ impl<'a> Journal<'a> {
                 (_, state) => state,
             };
             let note = worker.note(step.id());
-            kept.push(Kept { parts: note.parts.clone(), layers: note.layers.clone() });
+            let (parts, layers) = (note.parts.clone(), note.layers.clone());
+            kept.push(Kept { parts, layers, mounted: note.mounted.clone() });
             steps.push(report(step, state, note));
         }
         let report = BuildReport {

@@ -86,6 +86,16 @@ pub(crate) enum ImageName {
 }
 
 impl Op {
+    /// Returns the file system that it builds on.
+    pub(crate) fn parent(&self) -> RootInput {
+        match self {
+            Self::Image(_) | Self::Context(_) => RootInput::Scratch,
+            Self::Run(op) => op.parent,
+            Self::Copy(op) => op.parent,
+            Self::Workdir(op) => op.parent,
+        }
+    }
+
     #[cfg(test)]
     /// Returns the steps whose results this one reads, each once, the parent first.
     pub(crate) fn inputs(&self) -> Vec<StepId> {

@@ -316,15 +316,6 @@ impl<'a> BuildWorker<'a> {
         let put = self.store.put_record(&key.key(), &record);
         put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
-
-    fn parent_of(step: &Step, inputs: &Inputs<'_>) -> Result<Root, Error> {
-        match &step.op {
-            Op::Run(op) => inputs.root(op.parent),
-            Op::Copy(op) => inputs.root(op.parent),
-            Op::Workdir(op) => inputs.root(op.parent),
-            Op::Image(_) | Op::Context(_) => Ok(Root::scratch()),
-        }
-    }
 }
 
 impl Worker for BuildWorker<'_> {
@@ -346,8 +337,9 @@ impl Worker for BuildWorker<'_> {
                 if let count @ 1.. = self.repetitions(op) {
                     key.add("done before", count.to_string());
                 }
-                self.selections().insert(id, Arc::new(selections));
                 self.note_key(id, &key);
+                self.note_mounts(id, op, &selections);
+                self.selections().insert(id, Arc::new(selections));
                 return Ok(Some(key));
             }
             Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
@@ -361,7 +353,7 @@ impl Worker for BuildWorker<'_> {
 
     fn lookup(&self, id: StepId, outputs: &[StepOutput], key: &CacheKey) -> Result<Option<StepOutput>, Error> {
         let (step, ids) = self.step(id);
-        let parent = Self::parent_of(step, &Inputs { ids, outputs })?;
+        let parent = Inputs { ids, outputs }.root(step.op.parent())?;
         let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
         let Some(record) = record else { return Ok(None) };
         if let Some(created) = record.facts.get(CREATED).and_then(|text| text.parse().ok()) {
@@ -402,7 +394,7 @@ impl Worker for BuildWorker<'_> {
         }
         let (step, ids) = self.step(id);
         let inputs = Inputs { ids, outputs };
-        let parent = Self::parent_of(step, &inputs)?;
+        let parent = inputs.root(step.op.parent())?;
         let output = match &step.op {
             Op::Image(source) => {
                 let progress = |digest: &crate::Digest, current, total| {

@@ -10,13 +10,14 @@ use std::sync::{MutexGuard, PoisonError};
 use super::BuildWorker;
 use super::copy::Planned;
 use super::files::Bytes;
+use super::mounts::Selection;
 use super::transfer::Transfer;
 use crate::digest::DiffId;
 use crate::event::StepId;
-use crate::plan::{Op, RootInput};
+use crate::plan::{Op, RunOp};
 use crate::solver::KeyParts;
 use crate::store::LayerDescriptor;
-use crate::trace::{Change, Earlier, FILES_PARTS, Reason, ReasonCode, StepState, changed_parts};
+use crate::trace::{Change, Earlier, FILES_PARTS, Mounted, Reason, ReasonCode, StepState, changed_parts};
 use crate::tree::path::show;
 use crate::tree::{Entry, Kind, Timestamp};
 
@@ -45,6 +46,8 @@ pub(crate) struct Note {
     pub(crate) reason: Option<Reason>,
     /// The layers that it added.
     pub(crate) layers: Vec<DiffId>,
+    /// The files that its mounts show.
+    pub(crate) mounted: Mounted,
 }
 
 impl BuildWorker<'_> {
@@ -65,6 +68,14 @@ impl BuildWorker<'_> {
     pub(super) fn note_key(&self, step: StepId, key: &KeyParts) {
         let (key, parts) = (Some(key.key().to_string()), key.readable());
         self.notes().insert(step, Note { key, parts, ..Note::default() });
+    }
+
+    /// Takes note of the files that the mounts of a command show.
+    pub(super) fn note_mounts(&self, step: StepId, op: &RunOp, selections: &[Option<Selection>]) {
+        let shown = op.mounts.iter().zip(selections);
+        let list =
+            shown.filter_map(|(mount, selection)| Some((mount.target.clone()?, selection.as_ref()?.list.clone())));
+        self.notes().entry(step).or_default().mounted = list.collect();
     }
 
     pub(super) fn note_layers(&self, step: StepId, layers: &[LayerDescriptor]) {
@@ -116,6 +127,9 @@ impl BuildWorker<'_> {
                     let unknown = Change { part: "files".to_owned(), before: None, after: None, ..change };
                     told.extend(if files.is_empty() { vec![unknown] } else { files.clone() });
                 }
+            } else if let Some(target) = change.part.strip_prefix("mounted at ") {
+                let files = self.changed_mount(id, earlier, target);
+                told.extend(if files.is_empty() { vec![change] } else { files });
             } else if change.part == "file system" {
                 let (better, step) = self.changed_file_system(id, earlier, change);
                 cause = step;
@@ -133,7 +147,7 @@ impl BuildWorker<'_> {
 
     /// Finds the step below that is not as it was: what stands on it is the same, and yet not what it was.
     fn changed_file_system(&self, id: StepId, earlier: &Earlier, change: Change) -> (Change, Option<StepId>) {
-        let mut below = parent_of(&self.graph.step(id).op);
+        let mut below = self.graph.step(id).op.parent();
         let mut above = earlier;
         while let Some(step) = below.step().map(|step| self.graph.step(step)) {
             let text = match &step.op {
@@ -147,7 +161,7 @@ impl BuildWorker<'_> {
                 }
                 _ => match self.past.steps.get(&step.id()) {
                     Some(same) if same.kept.layers == self.note(step.id()).layers => {
-                        (below, above) = (parent_of(&step.op), same);
+                        (below, above) = (step.op.parent(), same);
                         continue;
                     }
                     Some(_) => format!("the result of {} changed", step.info.name),
@@ -167,22 +181,39 @@ impl BuildWorker<'_> {
             let Ok(Some(tree)) = self.store.tree(layer) else { return Vec::new() };
             old.extend(tree.entries().iter().map(|entry| (entry.path.clone(), entry.clone())));
         }
-        let texts = differences(&old, &transfer, self.options.clamp);
-        let more = texts.len().saturating_sub(NAMED);
-        let named = texts.into_iter().take(NAMED);
-        let rest = (more > 0).then(|| format!("and {more} more paths"));
-        named.chain(rest).map(|text| Change::new("files", text)).collect()
+        named("files", differences(&old, &transfer, self.options.clamp))
+    }
+
+    /// The same for what a mount shows.
+    fn changed_mount(&self, id: StepId, earlier: &Earlier, target: &str) -> Vec<Change> {
+        let note = self.note(id);
+        let (Some(old), Some(new)) = (earlier.kept.mounted.get(target), note.mounted.get(target)) else {
+            return Vec::new();
+        };
+        // Whatever is shown has a root; an empty list was not made.
+        if old.is_empty() || new.is_empty() {
+            return Vec::new();
+        }
+        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let tell = |path: &&String| {
+            let what = match (old.get(*path), new.get(*path)) {
+                (Some(before), Some(now)) if before == now => return None,
+                (Some(_), Some(_)) => "changed",
+                (None, _) => "is new",
+                (Some(_), None) => "is gone",
+            };
+            let path = [target, path.as_str()].join(if path.is_empty() { "" } else { "/" });
+            Some(format!("mounted {} {what}", plain(path.as_bytes())))
+        };
+        named(&format!("mounted at {target}"), paths.iter().filter_map(tell).collect())
     }
 }
 
-/// The file system that a step builds on.
-fn parent_of(op: &Op) -> RootInput {
-    match op {
-        Op::Run(op) => op.parent,
-        Op::Copy(op) => op.parent,
-        Op::Workdir(op) => op.parent,
-        Op::Image(_) | Op::Context(_) => RootInput::Scratch,
-    }
+/// Changes of one part of a key, not too many.
+fn named(part: &str, texts: Vec<String>) -> Vec<Change> {
+    let more = texts.len().saturating_sub(NAMED);
+    let rest = (more > 0).then(|| format!("and {more} more paths"));
+    texts.into_iter().take(NAMED).chain(rest).map(|text| Change::new(part, text)).collect()
 }
 
 fn base_changed(before: &str, now: &str) -> String {
