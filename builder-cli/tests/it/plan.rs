@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::server::{Answer, Server};
 use crate::support::{Env, Run};
 
 const APP: &str = "FROM busybox AS base\nWORKDIR /app\n\
@@ -262,4 +263,38 @@ fn a_plan_refuses_what_only_a_build_can_use_and_finds_what_is_wrong() {
     let run = env.run(&["plan", "context"]);
     let text = run.fails(1);
     assert!(text.contains("Dockerfile:2") && text.contains(".dockerignore:2 (\"mis*\")"), "{text}");
+}
+
+#[test]
+fn a_plan_asks_no_server_what_only_a_build_fetches() {
+    let env = app();
+    let server = Server::new(|_| Answer::ok("hello"));
+    env.file("Dockerfile", format!("FROM busybox\nADD {}/x /x\nRUN cat /x\n", server.url));
+    build(&env, &[]).ok();
+    let before = server.requests().len();
+    let told = plan(&env, &[]);
+    assert!(told[0].starts_with("unknown ADD ") && told[0].ends_with("only a build asks whether its source changed"));
+    assert!(told[1].starts_with("unknown RUN cat: depends on "), "{told:?}");
+    assert_eq!(server.requests().len(), before);
+}
+
+#[test]
+fn a_plan_of_an_archive_on_standard_input_is_compared_with_its_last_build() {
+    let env = app();
+    let tar = |list: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, text) in [("Dockerfile", "FROM busybox\nCOPY list /\nRUN cat /list\n"), ("list", list)] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        fs::write(env.path("stdin"), tar.into_inner().unwrap()).unwrap();
+        fs::File::open(env.path("stdin")).unwrap()
+    };
+    let run = |args: &[&str], list: &str| Run::of(&env.command(args).stdin(tar(list)).output().unwrap());
+    run(&["build", "-"], "a").ok();
+    assert_eq!(steps(&run(&["plan", "--format", "json", "-"], "a")), ["cached COPY list", "cached RUN cat"]);
+    let told = steps(&run(&["plan", "--format", "json", "-"], "b"));
+    assert_eq!(told[0], "would-run COPY list: content of /list changed");
 }
