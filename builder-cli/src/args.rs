@@ -4,7 +4,11 @@
     reason = "doc comments are help texts here, where brackets mean what may be left out"
 )]
 
+mod look;
+
 use std::path::PathBuf;
+
+pub(crate) use look::{AnswerFormat, ContextArgs, ContextCommand, ContextLsArgs, ExplainArgs, PlanArgs, PlanFormat};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -29,6 +33,12 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Show what a build would do: its steps, which of them are cached, and why the others are not
+    Plan(Box<PlanArgs>),
+    /// Show what a build did, and why each step that ran did
+    Explain(ExplainArgs),
+    /// Look at a build context
+    Context(ContextArgs),
     /// List the images of the store
     Images(ImagesArgs),
     /// Show an image of the store as JSON

@@ -14,12 +14,10 @@ mod terminate;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     // First of all: this process may be the build process, which must enter its namespaces with a single thread.
     builder_core::init();
-    let args = args::Args::parse();
+    let args = args::Args::read();
     match command::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -22,6 +22,7 @@ mod error;
 mod event;
 mod export;
 mod fetch;
+mod inventory;
 mod layer;
 mod plan;
 mod registry;
@@ -33,6 +34,7 @@ mod snapshot;
 mod solver;
 mod store;
 mod sys;
+mod trace;
 mod tree;
 mod worker;
 
@@ -40,11 +42,13 @@ pub use builder::{Builder, Canceller, DiskUsage, PruneExtent, Report, SpooledCon
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
+pub use inventory::{ContextEntry, ContextEntryKind, ContextInventory, IgnoreDecision, IgnoreRule, PathVerdict};
 pub use request::{
     BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget, Compression, CompressionKind,
     ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement, ImageForm, ImagePlace,
     ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
 };
+pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 
 pub mod registries {
     //! The way to registries, as values: who may enter where, proxies, certificates, mirrors, patience. The library

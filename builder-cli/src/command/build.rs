@@ -31,7 +31,7 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
 }
 
 /// Standard input, where the context is that.
-fn spool(builder: &Builder, args: &BuildArgs) -> Result<Option<SpooledContext>, Failure> {
+pub(super) fn spool(builder: &Builder, args: &BuildArgs) -> Result<Option<SpooledContext>, Failure> {
     if args.context != "-" {
         return Ok(None);
     }
@@ -71,7 +71,7 @@ fn dockerfile_alone(args: &BuildArgs, spooled: &SpooledContext) -> Result<BuildR
     Ok(BuildRequest::new(dockerfile, ContextSource::Empty))
 }
 
-fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
+pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
     let mut request = source(args, spooled)?;
     for text in &args.build_args {
         request.build_args.extend(options::build_arg(text)?);
@@ -178,30 +178,35 @@ fn dockerfile(args: &BuildArgs) -> Result<DockerfileSource, Failure> {
             return Ok(DockerfileSource { name: "Dockerfile".to_owned(), text: text(&bytes, "-")?, ignore: None });
         }
         Some(path) => path.clone(),
-        None => default_dockerfile(Path::new(&args.context))?,
+        None => default_dockerfile(Path::new(&args.context)).ok_or_else(|| {
+            Failure::usage(format!("there is no Dockerfile in {}; name one with -f FILE", args.context))
+        })?,
     };
     let shown = path.display().to_string();
     let bytes = std::fs::read(&path).map_err(|source| unreadable(&path, &source))?;
-    let mut name = path.clone().into_os_string();
-    name.push(".dockerignore");
-    let ignore = match std::fs::read(&name) {
-        Ok(bytes) => Some((Path::new(&name).display().to_string(), String::from_utf8_lossy(&bytes).into_owned())),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(Failure::usage(format!("read {}: {source}", Path::new(&name).display()))),
-    };
+    let ignore = ignore_file_of(&path)?;
     Ok(DockerfileSource { text: text(&bytes, &shown)?, name: shown, ignore })
+}
+
+/// Name and text of the Dockerfile's own ignore file, if it has one.
+pub(super) fn ignore_file_of(dockerfile: &Path) -> Result<Option<(String, String)>, Failure> {
+    let mut name = dockerfile.to_owned().into_os_string();
+    name.push(".dockerignore");
+    match std::fs::read(&name) {
+        Ok(bytes) => Ok(Some((Path::new(&name).display().to_string(), String::from_utf8_lossy(&bytes).into_owned()))),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Failure::usage(format!("read {}: {source}", Path::new(&name).display()))),
+    }
 }
 
 fn unreadable(path: &Path, source: &std::io::Error) -> Failure {
     Failure::usage(format!("the Dockerfile {} cannot be read: {source}", path.display()))
 }
 
-fn default_dockerfile(context: &Path) -> Result<PathBuf, Failure> {
+/// The Dockerfile of a directory, if it has one.
+pub(super) fn default_dockerfile(context: &Path) -> Option<PathBuf> {
     const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
-    NAMES.iter().map(|name| context.join(name)).find(|path| path.exists()).ok_or_else(|| {
-        let text = format!("there is no Dockerfile in {}; name one with -f FILE", context.display());
-        Failure::usage(text)
-    })
+    NAMES.iter().map(|name| context.join(name)).find(|path| path.exists())
 }
 
 fn text(bytes: &[u8], name: &str) -> Result<String, Failure> {

@@ -1,8 +1,10 @@
 //! One file a subcommand.
 
 mod build;
+mod context;
 mod doctor;
 mod import;
+mod plan;
 mod registry;
 mod store;
 
@@ -17,11 +19,19 @@ use crate::registries;
 
 /// Does what the command line says.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if let Command::Context(args) = &args.command {
+        return context::run(args);
+    }
     let builder = Builder::open(state_dir(args.state_dir)?)?;
     match args.command {
         Command::Build(args) => {
             build::run(&registries::configure(builder, &args.registry, &registries::Hosts::All)?, &args)
         }
+        Command::Plan(args) => {
+            let hosts = registries::Hosts::All;
+            plan::run(&registries::configure(builder, &args.build.registry, &hosts)?, &args)
+        }
+        Command::Explain(args) => plan::explain(&builder, &args),
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
         Command::Copy(args) => registry::copy(builder, &args),
@@ -36,6 +46,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Prune(args) => store::prune(&builder, &args),
         Command::Du(args) => store::du(&builder, &args),
         Command::Doctor(args) => doctor::run(&builder, &args),
+        Command::Context(args) => context::run(&args),
     }
 }
 

@@ -469,3 +469,43 @@ fn a_real_registry_and_other_tools_take_what_is_pushed() {
         podman(&["rmi", "--all", "--force"]).ok();
     }
 }
+
+#[test]
+fn a_plan_fetches_no_layers_and_says_how_much_a_build_would() {
+    let env = Env::new();
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let base = format!("{}/base:1", registry.host());
+    env.file("hello", "hello\n");
+    env.file(
+        "Dockerfile",
+        format!("FROM {base} AS b\nRUN echo x > /x\nFROM {base}\nCOPY hello /h/\nCOPY --from=b /x /x\n"),
+    );
+    let plan = |options: &[&str]| -> Value {
+        let args = ["plan", "--format", "json", "context"];
+        serde_json::from_str(&env.run(&[&args, options].concat()).ok()).unwrap()
+    };
+    let states = |plan: &Value| -> Vec<String> {
+        plan["steps"].as_array().unwrap().iter().map(|step| step["state"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = plan(&[]);
+    assert_eq!(states(&first), ["provided", "would-run", "provided", "unknown", "unknown"], "{first:#}");
+    let fetch = first["steps"][0]["missing_bytes"].as_u64().unwrap();
+    assert!(fetch > 10_000, "{fetch}");
+    let reason = first["steps"][3]["reason"]["text"].as_str().unwrap();
+    assert!(
+        reason.starts_with("layers of ") && reason.contains(&base) && reason.ends_with("not fetched yet"),
+        "{reason}"
+    );
+    let log = lines(&registry.take_log());
+    assert_eq!(count(&log, "GET /v2/base/blobs/"), 1, "the config alone: {log:#?}");
+    let text = env.run(&["plan", "context"]).ok();
+    assert!(text.ends_with("B to fetch"), "{text}");
+
+    assert!(env.run(&["plan", "--pull=never", "context"]).fails(75).contains("--pull=never"));
+    env.run(&["build", "context"]).ok();
+    let second = plan(&[]);
+    assert_eq!(states(&second), ["provided", "cached", "provided", "cached", "cached"], "{second:#}");
+    assert_eq!(second["steps"][0]["missing_bytes"], 0);
+    assert_eq!(states(&plan(&["--pull=never"])), states(&second));
+}

@@ -33,7 +33,7 @@ impl Fixture {
         let mut writer = LayerWriter::create(&self.store, options).unwrap();
         let kind = Kind::Directory { opaque: false };
         let meta = Metadata { mode: 0o755, ..Metadata::default() };
-        writer.append(&TreeEntry { path: name.into(), meta, kind }, None).unwrap();
+        writer.append(TreeEntry { path: name.into(), meta, kind }, None).unwrap();
         writer.finish().unwrap().layer
     }
 

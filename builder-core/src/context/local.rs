@@ -26,6 +26,22 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The ignore file is there and cannot be read.
+    #[error("read {name}")]
+    IgnoreFile {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The ignore file has a malformed rule.
+    #[error("read {name}")]
+    IgnoreRules {
+        /// The file.
+        name: String,
+        /// Which, and why.
+        source: PatternError,
+    },
     /// A directory cannot be listed.
     #[error("list the build context")]
     Walk(#[source] WalkError),
@@ -98,7 +114,6 @@ impl LocalContext {
         Ok(Self { root, ignore: ignore.unwrap_or_default(), cache })
     }
 
-    #[cfg(test)]
     /// Returns everything below the directory `under` that the ignore rules keep, with the directories that lead to
     /// it, sorted by path bytes. `under` has no symlinks (see [`Self::resolve`]). Sockets are left out.
     pub(crate) fn list(&self, under: &[u8]) -> Result<Vec<Listed>, Error> {
@@ -123,6 +138,11 @@ impl LocalContext {
     /// the ignore rules leave out, stay as they are.
     pub(crate) fn resolve(&self, path: &[u8], last: FollowLast) -> Result<Vec<u8>, Error> {
         self.resolve_seeing(path, last, |path, stat| self.is_visible(path, stat))
+    }
+
+    /// As [`Self::resolve`], with nothing ignored.
+    pub(crate) fn resolve_unseen(&self, path: &[u8], last: FollowLast) -> Result<Vec<u8>, Error> {
+        self.resolve_seeing(path, last, |_, _| true)
     }
 
     /// Says why nothing is to be seen at `source`, which has no wildcards.
@@ -188,7 +208,8 @@ impl LocalContext {
         &self.root
     }
 
-    pub(super) fn ignore(&self) -> &PatternSet {
+    /// The ignore rules.
+    pub(crate) fn ignore(&self) -> &PatternSet {
         &self.ignore
     }
 
@@ -224,7 +245,7 @@ impl LocalContext {
     }
 
     /// Returns what is at `path`, whatever the ignore rules say; `None` too when a symlink is on the way.
-    pub(super) fn stat(&self, path: &[u8]) -> Result<Option<FileStat>, Error> {
+    pub(crate) fn stat(&self, path: &[u8]) -> Result<Option<FileStat>, Error> {
         let found = self.open_parent(path).and_then(|(dir, name)| file::stat_at(dir.as_fd(), &name));
         match found {
             Ok(stat) => Ok(Some(stat)),

@@ -9,10 +9,12 @@
 //! ([`LocalContext::why_missing`]).
 
 mod collect;
+mod ignore;
 mod local;
 mod snapshot;
 mod stat_cache;
 
-pub(crate) use local::{LocalContext, Missing};
+pub(crate) use ignore::IgnoreFile;
+pub(crate) use local::{Error, Listed, LocalContext, Missing};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use stat_cache::{Stamp, StatCache};

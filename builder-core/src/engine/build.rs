@@ -1,8 +1,10 @@
 //! One build, from the text of the Dockerfile to the outputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::assemble::Solved;
+use super::journal::Journal;
 use super::output::{self, Outputs};
 use super::task::HostFacts;
 use super::{Cancel, cache, contexts};
@@ -20,7 +22,7 @@ use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
 use crate::worker::{
-    self, BuildWorker, Contexts, Grants, Images, Refusal, Root, StepOutput, WorkerOptions, dependencies,
+    self, BuildWorker, Contexts, Grants, Images, Purpose, Refusal, Root, StepOutput, WorkerOptions, dependencies,
 };
 
 pub(super) type Events<'a> = &'a (dyn Fn(Event) + Sync);
@@ -65,21 +67,22 @@ pub(super) fn run(
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
     let options = WorkerOptions {
-        compression: effective_compression(request),
-        threads,
-        clamp: epoch,
-        now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
-        clock: facts.now.0,
+        no_exec,
         shared: shared.clone(),
         cache_strict: request.cache_strict,
-        no_exec,
-        resolv_conf: facts.resolv_conf.clone(),
-        grants,
+        ..worker_options(request, facts, epoch, threads, grants)
     };
+    let journal = Journal::start(store, request, &main.dockerfile.name, &graph, facts);
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
-    let worker = BuildWorker::new(&graph, store, &images, contexts, options.clone(), events);
+    let worker =
+        BuildWorker::new(&graph, store, &images, contexts, options.clone(), events).remembering(journal.past());
     let check = || check_push(client, &targets, cancel);
-    let outputs = solve_all(request, (&graph, &source), &worker, (&check, cancel), events)?;
+    let hear = |event| {
+        journal.hear(&event);
+        events(event);
+    };
+    let outputs = solve_all(request, (&graph, &source), &worker, (&check, cancel), &hear);
+    let outputs = outputs.inspect_err(|_| journal.write(&worker, None, &[], events))?;
 
     worker.save_caches();
     let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
@@ -111,14 +114,15 @@ pub(super) fn run(
     for output in &request.outputs {
         written.extend(outputs.write(output)?);
     }
+    let image = written.first().unwrap_or(&assembled);
     let writer = cache::Writer { store, client, origins: &origins, events };
-    writer.finish(request, &results, written.first().unwrap_or(&assembled))?;
+    writer.finish(request, &results, image)?;
+    // What went out is what the caller asks about.
+    journal.write(&worker, Some(image.descriptor.digest), &names, events);
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
     }
-    // What went out is what the caller asks about.
-    let image = written.first().unwrap_or(&assembled);
     Ok(BuildOutcome {
         digest: image.descriptor.digest,
         config_digest: image.config_digest,
@@ -157,6 +161,29 @@ fn solve_all(
     })
 }
 
+/// What all steps have in common, on a machine that can do them all.
+pub(super) fn worker_options(
+    request: &BuildRequest,
+    facts: &HostFacts,
+    epoch: Option<i64>,
+    threads: usize,
+    grants: Grants,
+) -> WorkerOptions {
+    WorkerOptions {
+        compression: effective_compression(request),
+        threads,
+        clamp: epoch,
+        now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
+        clock: facts.now.0,
+        shared: Arc::default(),
+        cache_strict: false,
+        no_exec: None,
+        resolv_conf: facts.resolv_conf.clone(),
+        grants,
+        purpose: Purpose::Build,
+    }
+}
+
 /// Finds out whether the image may be pushed, while the build runs, and ends it if not.
 fn check_push(client: &Client, targets: &[Reference], cancel: &Cancel) -> Result<(), Error> {
     let mut repositories: Vec<&Reference> = targets.iter().collect();
@@ -173,11 +200,11 @@ fn check_push(client: &Client, targets: &[Reference], cancel: &Cancel) -> Result
 }
 
 /// CPUs that this process may use.
-fn usable_cpus() -> usize {
+pub(super) fn usable_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn warn(diagnostic: &Diagnostic, source: &SourceFile, events: Events<'_>) {
+pub(super) fn warn(diagnostic: &Diagnostic, source: &SourceFile, events: Events<'_>) {
     let message = diagnostic.render(source);
     events(Event::Warning { code: diagnostic.code.to_string(), message });
 }
@@ -189,7 +216,7 @@ fn dockerfile_error(diagnostics: &[Diagnostic], source: &SourceFile) -> Error {
     errors.fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source)))
 }
 
-fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
+pub(super) fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
     let parsed = Dockerfile::parse_with_warnings(source.text());
     let parsed = parsed.map_err(|diagnostics| dockerfile_error(&diagnostics, source))?;
     for warning in &parsed.warnings {
@@ -198,7 +225,7 @@ fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
     Ok(parsed.dockerfile)
 }
 
-fn plan(
+pub(super) fn plan(
     request: &BuildRequest,
     dockerfile: &Dockerfile,
     source: &SourceFile,
@@ -255,7 +282,7 @@ fn resolve_error(
 }
 
 /// Whatever of the Dockerfile cannot be done is said before anything is done.
-fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
+pub(super) fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
     let diagnose = |code, refusal: Refusal| {
         let diagnostic = Diagnostic::error(code, refusal.what);
         let diagnostic = match graph.step(refusal.step).span {
@@ -281,7 +308,7 @@ fn effective_compression(request: &BuildRequest) -> Compression {
 }
 
 /// Completes the error of a step with the place in the Dockerfile.
-fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile) -> Error {
+pub(super) fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile) -> Error {
     let SolveFailure { step, error } = failure;
     let step = graph.step(step);
     if error.kind() == ErrorKind::Cancelled {
@@ -326,15 +353,7 @@ fn solved<'a>(
         Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
         _ => None,
     });
-    let parent_depth = |step: StepId| {
-        let parent = match &graph.step(step).op {
-            Op::Run(op) => op.parent,
-            Op::Copy(op) => op.parent,
-            Op::Workdir(op) => op.parent,
-            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
-        };
-        root_of(parent).depth()
-    };
+    let parent_depth = |step: StepId| root_of(graph.step(step).op.parent()).depth();
     let made_layer: BTreeSet<StepId> = graph
         .target
         .history

@@ -169,7 +169,7 @@ impl Writer<'_> {
                 }
             }
         }
-        if request.cache_from.is_empty() { Ok(()) } else { results.worker.keep_shared() }
+        results.worker.keep_shared()
     }
 
     fn bundle(

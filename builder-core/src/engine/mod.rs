@@ -8,12 +8,15 @@ mod assemble;
 mod build;
 mod cache;
 mod contexts;
+mod forecast;
+mod journal;
 mod output;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use ask::{Heard, News};
+pub(crate) use journal::explain;
 pub(crate) use task::{Answer, HostFacts, Task, TaskKind};
 
 use crate::error::{Error, ErrorKind};

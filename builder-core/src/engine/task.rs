@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Cancel;
 use super::build::{self, Surroundings};
+use super::forecast;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::registry::{Client, ClientConfig};
 use crate::request::{BuildOutcome, BuildRequest};
 use crate::store::{PruneOptions, PruneScope, Store};
+use crate::trace::BuildPlan;
 
 /// What a build process is started for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ pub(crate) struct Task {
 pub(crate) enum TaskKind {
     /// Build an image.
     Build(Box<BuildRequest>, HostFacts, Box<ClientConfig>),
+    /// Tell what that would do.
+    Plan(Box<BuildRequest>, HostFacts, Box<ClientConfig>),
     /// Free what is not needed; also cached steps, and cache mounts as well.
     Prune { steps: bool, mounts: bool },
     /// Measure what the state directory takes.
@@ -47,6 +51,8 @@ pub(crate) struct HostFacts {
 pub(crate) enum Answer {
     /// The image.
     Built(BuildOutcome),
+    /// What the build would do.
+    Planned(Box<BuildPlan>),
     /// Bytes on disk that are free now.
     Freed(u64),
     /// Bytes on disk by kind, and in all.
@@ -70,6 +76,12 @@ impl Task {
                 let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
                 build::run(around, &request, &facts).map(Answer::Built)
             }
+            TaskKind::Plan(request, facts, config) => {
+                let registries = (*config).clone();
+                let client = connect(*config);
+                let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
+                forecast::run(around, &request, &facts).map(|plan| Answer::Planned(Box::new(plan)))
+            }
             TaskKind::Prune { steps, mounts } => {
                 let scope = match (steps, mounts) {
                     (_, true) => PruneScope::All,
@@ -86,6 +98,7 @@ impl Task {
                     ("trees", usage.trees),
                     ("unpacked", usage.unpacked),
                     ("records", usage.records),
+                    ("builds", usage.builds),
                     ("stat-cache", usage.stat_cache),
                     ("mounts", usage.mounts),
                     ("tmp", usage.tmp),

@@ -26,6 +26,8 @@ pub(crate) struct BuildGraph {
     pub(crate) target: TargetImage,
     /// What is odd but stops nothing, in the order of the Dockerfile.
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Stages that the target does not need, by name or number.
+    pub(crate) unused_stages: Vec<String>,
 }
 
 impl BuildGraph {
@@ -84,6 +86,16 @@ pub(crate) enum ImageName {
 }
 
 impl Op {
+    /// Returns the file system that it builds on.
+    pub(crate) fn parent(&self) -> RootInput {
+        match self {
+            Self::Image(_) | Self::Context(_) => RootInput::Scratch,
+            Self::Run(op) => op.parent,
+            Self::Copy(op) => op.parent,
+            Self::Workdir(op) => op.parent,
+        }
+    }
+
     #[cfg(test)]
     /// Returns the steps whose results this one reads, each once, the parent first.
     pub(crate) fn inputs(&self) -> Vec<StepId> {

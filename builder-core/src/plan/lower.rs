@@ -167,7 +167,9 @@ impl<'a> Planner<'a> {
         let state = self.stage_done(self.target).expect("the target was at the bottom of the stack");
         let warnings = self.warnings();
         let target = self.target_image(&state);
-        Ok(self.steps.finish(target, warnings, &self.stages))
+        let is_unused = |stage: &&Stage<'_>| self.done[stage.index].is_none();
+        let unused_stages = self.stages.all.iter().filter(is_unused).map(|stage| stage.name_or_number()).collect();
+        Ok(BuildGraph { unused_stages, ..self.steps.finish(target, warnings, &self.stages) })
     }
 
     fn target_image(&self, state: &StageState) -> TargetImage {

@@ -82,7 +82,7 @@ impl Steps {
             steps.push(Step { info, span: draft.source.span, op: draft.op });
         }
         target.renumber(&numbers);
-        BuildGraph { steps, target, warnings }
+        BuildGraph { steps, target, warnings, unused_stages: vec![] }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::KeyParts;
+use super::{Glimpse, KeyParts};
 use crate::digest::CacheKey;
 use crate::event::{Event, StepId};
 
@@ -35,6 +35,10 @@ pub(crate) trait Worker: Sync {
         inputs: &[Self::Output],
         key: &CacheKey,
     ) -> Result<Option<Self::Output>, Self::Error>;
+    /// What can be told of a step without doing anything.
+    fn glimpse(&self, step: StepId, inputs: &[Self::Output]) -> Result<Glimpse<Self::Output>, Self::Error>;
+    /// Says why no earlier result is there, once that is sure; `None` when that goes without saying.
+    fn reason(&self, step: StepId, key: &KeyParts) -> Option<String>;
     /// Waits until no other build works on `key`.
     fn lock(&self, key: &CacheKey) -> Result<Self::Lock, Self::Error>;
     /// Does the step, and records the result where it has a key.
@@ -169,7 +173,7 @@ impl<W: Worker> Solve<'_, W> {
         if let Some(found) = lookup()? {
             return Ok(found);
         }
-        (self.events)(Event::StepStarted { step, reason: None });
+        (self.events)(Event::StepStarted { step, reason: self.worker.reason(step, &parts) });
         self.worker.execute(step, inputs, Some(&parts))
     }
 

@@ -25,7 +25,7 @@ use super::{Removed, Store, remove_tree, session};
 pub(crate) enum PruneScope {
     /// What neither an image nor a step record reaches.
     Dangling,
-    /// Also the build cache: step records, unpacked layers, stat caches.
+    /// Also the build cache: step records, unpacked layers, stat caches, what is remembered of builds.
     Cache,
     /// Also cache mounts.
     All,
@@ -68,6 +68,7 @@ enum Sort {
     Record,
     Mount,
     StatCache,
+    Build,
 }
 
 /// Something that was chosen.
@@ -137,7 +138,7 @@ impl Store {
             Sort::Unpacked => &mut report.unpacked,
             Sort::Record => &mut report.records,
             Sort::Mount => &mut report.mounts,
-            Sort::StatCache => return Some(trash),
+            Sort::StatCache | Sort::Build => return Some(trash),
         } += 1;
         Some(trash)
     }
@@ -187,6 +188,8 @@ fn choose(mut survey: Survey, options: PruneOptions) -> Vec<Victim> {
         victims.extend(unpacked.map(|item| item.condemned(Sort::Unpacked)));
         let stat_caches = std::mem::take(&mut survey.stat_caches).into_iter().filter(old);
         victims.extend(stat_caches.map(|item| item.condemned(Sort::StatCache)));
+        let builds = std::mem::take(&mut survey.builds).into_iter().filter(old);
+        victims.extend(builds.map(|item| item.condemned(Sort::Build)));
     }
     if options.scope == PruneScope::All {
         let mounts = std::mem::take(&mut survey.mounts).into_iter().filter(old);
@@ -213,7 +216,12 @@ fn choose_for(mut survey: Survey, excess: u64) -> Vec<Victim> {
         }
         enough = take(item.condemned(Sort::Unpacked));
     }
-    let leaves = [(Sort::Record, survey.records), (Sort::Mount, survey.mounts), (Sort::StatCache, survey.stat_caches)];
+    let leaves = [
+        (Sort::Record, survey.records),
+        (Sort::Mount, survey.mounts),
+        (Sort::StatCache, survey.stat_caches),
+        (Sort::Build, survey.builds),
+    ];
     let leaves = leaves.into_iter().flat_map(|(sort, items)| items.into_iter().map(move |item| (sort, item)));
     let mut leaves: Vec<_> = leaves.filter(|(_, item)| !item.pinned).collect();
     leaves.sort_by_key(|(_, item)| item.used);

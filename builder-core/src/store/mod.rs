@@ -23,6 +23,7 @@
 //! Layout rules: image-spec `image-layout.md`.
 
 mod blob;
+mod builds;
 mod error;
 mod gc;
 mod images;
@@ -63,8 +64,8 @@ use session::{Pin, Session};
 
 /// Content of the file that makes a directory an OCI layout.
 pub(crate) const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const DIRECTORIES: [&str; 9] =
-    ["blobs", "blobs/sha256", "trees", "unpacked", "records", "mounts", "stat-cache", "locks", "tmp"];
+const DIRECTORIES: [&str; 10] =
+    ["blobs", "blobs/sha256", "trees", "unpacked", "records", "builds", "mounts", "stat-cache", "locks", "tmp"];
 
 /// An open state directory. Cheap to clone; the session ends with the last clone.
 #[derive(Debug, Clone)]

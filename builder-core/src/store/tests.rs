@@ -2,6 +2,7 @@
 //! open files apart, not processes.
 
 mod blobs;
+mod builds;
 mod collect;
 mod killed;
 mod recovery;

@@ -19,6 +19,8 @@ pub(crate) struct DiskUsage {
     pub(crate) unpacked: u64,
     /// Step records.
     pub(crate) records: u64,
+    /// What is remembered of builds.
+    pub(crate) builds: u64,
     /// Digests of context files.
     pub(crate) stat_cache: u64,
     /// Cache mounts.
@@ -34,8 +36,8 @@ pub(crate) struct DiskUsage {
 impl DiskUsage {
     /// The sum, which equals `du -s`.
     pub(crate) fn total(&self) -> u64 {
-        let Self { blobs, trees, unpacked, records, stat_cache, mounts, tmp, other, unreadable: _ } = self;
-        blobs + trees + unpacked + records + stat_cache + mounts + tmp + other
+        let Self { blobs, trees, unpacked, records, builds, stat_cache, mounts, tmp, other, unreadable: _ } = self;
+        blobs + trees + unpacked + records + builds + stat_cache + mounts + tmp + other
     }
 }
 
@@ -54,6 +56,7 @@ impl Store {
                 b"trees" => &mut usage.trees,
                 b"unpacked" => &mut usage.unpacked,
                 b"records" => &mut usage.records,
+                b"builds" => &mut usage.builds,
                 b"stat-cache" => &mut usage.stat_cache,
                 b"mounts" => &mut usage.mounts,
                 b"tmp" => &mut usage.tmp,

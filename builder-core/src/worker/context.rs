@@ -4,16 +4,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::context::{LocalContext, Missing, Snapshot, StatCache};
+use crate::context::{IgnoreFile, LocalContext, Missing, Snapshot, StatCache};
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
 use crate::tree::Kind;
-use crate::tree::pattern::{PatternSet, has_wildcard};
-
-/// Names of the ignore file, the first that is there counts.
-const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
-/// A larger ignore file is a mistake.
-const IGNORE_LIMIT: u64 = 16 << 20;
+use crate::tree::pattern::has_wildcard;
 
 /// Files of this machine, or none.
 #[derive(Debug)]
@@ -41,18 +36,8 @@ fn failed(error: &dyn std::error::Error) -> Error {
 impl Context {
     /// Opens a directory. `rules` are name and text of an ignore file that replaces the directory's own.
     pub(crate) fn open(dir: &Path, rules: Option<&(String, String)>, store: &Store) -> Result<Self, Error> {
-        let rules = match rules {
-            Some((name, text)) => Some((name.clone(), text.clone().into_bytes())),
-            None => own_rules(dir)?,
-        };
-        let (ignore_file, patterns) = match rules {
-            Some((name, text)) => {
-                let patterns = PatternSet::parse_ignore_file(&text);
-                let patterns = patterns.map_err(|error| failed(&error).context(format!("read {name}")))?;
-                (name, Some(patterns))
-            }
-            None => (String::new(), None),
-        };
+        let ignore = IgnoreFile::find(dir, rules).map_err(|e| failed(&e))?;
+        let (ignore_file, patterns) = ignore.map(|ignore| (ignore.name, ignore.rules)).unzip();
         let key =
             blake3::hash(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
         let path = store
@@ -61,7 +46,7 @@ impl Context {
         // A cache that cannot be read costs time, not the build.
         let cache = StatCache::load(&path).ok();
         let local = LocalContext::open(dir, patterns, cache).map_err(|e| failed(&e))?;
-        Ok(Self { local: Some(local), ignore_file })
+        Ok(Self { local: Some(local), ignore_file: ignore_file.unwrap_or_default() })
     }
 
     /// Lists what `pattern` may mean, and what links that it selects lead to: names and metadata, no content.
@@ -122,20 +107,4 @@ fn escape(path: &[u8]) -> Vec<u8> {
         pattern.push(*byte);
     }
     pattern
-}
-
-fn own_rules(dir: &Path) -> Result<Option<(String, Vec<u8>)>, Error> {
-    for name in IGNORE_FILES {
-        let path = dir.join(name);
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_file() && meta.len() <= IGNORE_LIMIT => {
-                let text = std::fs::read(&path).map_err(|e| failed(&e).context(format!("read {name}")))?;
-                return Ok(Some((name.to_owned(), text)));
-            }
-            Ok(_) => return Err(Error::new(ErrorKind::Context, format!("{name} is not a readable file"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&error).context(format!("read {name}"))),
-        }
-    }
-    Ok(None)
 }

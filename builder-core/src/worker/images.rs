@@ -276,6 +276,18 @@ impl Images {
         image: &ResolvedImage,
         progress: &(dyn Fn(&Digest, u64, u64) + Sync),
     ) -> Result<Vec<LayerDescriptor>, ImageError> {
+        let (found, layers) = self.describe(image)?;
+        self.fetch_all(&image.name, &found.place, &found.manifest.layers, progress)?;
+        self.remember(&found)?;
+        Ok(layers)
+    }
+
+    /// The layers of a resolved image, lowest first, wherever they are.
+    pub(crate) fn layers(&self, image: &ResolvedImage) -> Result<Vec<LayerDescriptor>, ImageError> {
+        self.describe(image).map(|(_, layers)| layers)
+    }
+
+    fn describe(&self, image: &ResolvedImage) -> Result<(Found, Vec<LayerDescriptor>), ImageError> {
         let name = image.name.clone();
         let Some(found) = self.found().get(&image.digest).cloned() else {
             return Err(ImageError::Inconsistent { name, reason: "it was never resolved".to_owned() });
@@ -286,9 +298,8 @@ impl Images {
             let reason = format!("{} diff IDs for {} layers", diff_ids.len(), layers.len());
             return Err(ImageError::Inconsistent { name, reason });
         }
-        self.fetch_all(&name, &found.place, layers, progress)?;
-        self.remember(&found)?;
-        Ok(found.layers())
+        let layers = found.layers();
+        Ok((found, layers))
     }
 
     /// Brings blobs into the store, several at once.

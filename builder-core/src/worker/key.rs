@@ -95,6 +95,13 @@ pub(crate) fn entries(domain: &'static str, planned: &[Planned], clamp: Option<i
     key
 }
 
+/// Everything of an entry that is in a key, for comparing it with itself later.
+pub(crate) fn entry(planned: &Planned) -> CacheKey {
+    let mut hasher = KeyHasher::new("entry/1");
+    hash_entry(&mut hasher, planned, None);
+    hasher.finish()
+}
+
 fn add_epoch(key: &mut KeyParts, clamp: Option<i64>) {
     key.add("SOURCE_DATE_EPOCH", clamp.map_or_else(String::new, |epoch| epoch.to_string()));
 }

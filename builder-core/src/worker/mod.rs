@@ -13,6 +13,7 @@ mod images;
 mod key;
 mod mirror;
 mod mounts;
+mod outlook;
 mod remote;
 mod root;
 mod shared;
@@ -20,6 +21,7 @@ mod stub;
 mod transfer;
 mod users;
 mod variant;
+mod why;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -32,6 +34,7 @@ pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
 pub(crate) use shared::{base_entry, cache_error};
 pub(crate) use variant::ensure as compressed_as;
+pub(crate) use why::{Note, Past};
 
 use crate::cache::{Entry, Shared};
 use crate::digest::CacheKey;
@@ -42,7 +45,7 @@ use crate::layer::LayerOptions;
 use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
-use crate::solver::{Completed, KeyParts, Worker};
+use crate::solver::{Completed, Glimpse, KeyParts, Worker};
 use crate::store::{Record, StepLock, Store};
 use crate::tree::{MergedTree, Timestamp};
 use mounts::{Selection, SharedCopy};
@@ -77,6 +80,17 @@ pub(crate) struct WorkerOptions {
     pub(crate) resolv_conf: Vec<u8>,
     /// Secrets, agents and entitlements.
     pub(crate) grants: Grants,
+    /// What the worker is for.
+    pub(crate) purpose: Purpose,
+}
+
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To do the steps.
+    Build,
+    /// To look only: no layer is fetched, written or compressed.
+    Plan,
 }
 
 /// The contexts of a build, and what gets those that are elsewhere.
@@ -109,6 +123,8 @@ pub(crate) struct BuildWorker<'a> {
     created: Mutex<HashMap<StepId, i64>>,
     /// Results that can be shared.
     done: Mutex<BTreeMap<StepId, Entry>>,
+    past: Past,
+    notes: Mutex<HashMap<StepId, Note>>,
 }
 
 /// What a step yields.
@@ -219,6 +235,8 @@ impl<'a> BuildWorker<'a> {
             users: Mutex::default(),
             created: Mutex::default(),
             done: Mutex::default(),
+            past: Past::default(),
+            notes: Mutex::default(),
         }
     }
 
@@ -308,26 +326,17 @@ impl<'a> BuildWorker<'a> {
         };
         let created = self.options.now.secs.to_string();
         let facts = [(CREATED.to_owned(), created), (MADE.to_owned(), self.options.clock.to_string())].into();
+        self.note_layers(id, &layers);
         let record = Record { layers, parts: key.readable(), facts };
         self.note_done(id, key.key(), &record.layers, &record, true);
         let put = self.store.put_record(&key.key(), &record);
         put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
-
     /// What was worked out for a step that need not be done.
     fn forget_work(&self, id: StepId, root: Root) -> StepOutput {
         self.transfers().remove(&id);
         self.selections().remove(&id);
         StepOutput::Root(root)
-    }
-
-    fn parent_of(step: &Step, inputs: &Inputs<'_>) -> Result<Root, Error> {
-        match &step.op {
-            Op::Run(op) => inputs.root(op.parent),
-            Op::Copy(op) => inputs.root(op.parent),
-            Op::Workdir(op) => inputs.root(op.parent),
-            Op::Image(_) | Op::Context(_) => Ok(Root::scratch()),
-        }
     }
 }
 
@@ -339,6 +348,7 @@ impl Worker for BuildWorker<'_> {
     fn key(&self, id: StepId, outputs: &[StepOutput]) -> Result<Option<KeyParts>, Error> {
         let (step, ids) = self.step(id);
         let inputs = Inputs { ids, outputs };
+        self.bring_what_is_looked_at(id, step, &inputs)?;
         let (domain, transfer) = match &step.op {
             Op::Image(_) | Op::Context(_) => return Ok(None),
             Op::Run(op) => {
@@ -350,6 +360,8 @@ impl Worker for BuildWorker<'_> {
                 if let count @ 1.. = self.repetitions(op) {
                     key.add("done before", count.to_string());
                 }
+                self.note_key(id, &key);
+                self.note_mounts(id, op, &selections);
                 self.selections().insert(id, Arc::new(selections));
                 return Ok(Some(key));
             }
@@ -358,12 +370,13 @@ impl Worker for BuildWorker<'_> {
         };
         let key = key::entries(domain, &transfer.planned, self.options.clamp);
         self.transfers().insert(id, transfer);
+        self.note_key(id, &key);
         Ok(Some(key))
     }
 
     fn lookup(&self, id: StepId, outputs: &[StepOutput], key: &CacheKey) -> Result<Option<StepOutput>, Error> {
         let (step, ids) = self.step(id);
-        let parent = Self::parent_of(step, &Inputs { ids, outputs })?;
+        let parent = Inputs { ids, outputs }.root(step.op.parent())?;
         let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
         let fact = |record: &Record, name| record.facts.get(name).and_then(|text| text.parse().ok());
         let young = |record: &Record| self.options.shared.is_young(fact(record, MADE).or(fact(record, CREATED)));
@@ -374,9 +387,19 @@ impl Worker for BuildWorker<'_> {
         if let Some(created) = fact(&record, CREATED) {
             self.set_created(id, created);
         }
+        self.note_layers(id, &record.layers);
         let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
         self.note_done(id, *key, &layers, &record, false);
         Ok(Some(self.forget_work(id, parent.with(layers))))
+    }
+
+    fn glimpse(&self, id: StepId, outputs: &[StepOutput]) -> Result<Glimpse<StepOutput>, Error> {
+        let (step, ids) = self.step(id);
+        self.look(step, &Inputs { ids, outputs })
+    }
+
+    fn reason(&self, id: StepId, key: &KeyParts) -> Option<String> {
+        self.note_reason(id, key)
     }
 
     fn lock(&self, key: &CacheKey) -> Result<Self::Lock, Error> {
@@ -398,16 +421,12 @@ impl Worker for BuildWorker<'_> {
         }
         let (step, ids) = self.step(id);
         let inputs = Inputs { ids, outputs };
-        let parent = Self::parent_of(step, &inputs)?;
+        let parent = inputs.root(step.op.parent())?;
         let output = match &step.op {
             Op::Image(source) => {
-                let progress = |digest: &crate::Digest, current, total| {
-                    let label = digest.hex()[..12].to_owned();
-                    (self.events)(Event::StepProgress { step: id, label, current, total: Some(total) });
-                };
                 let layers = match self.shared_base(&source.image)? {
                     Some(layers) => layers,
-                    None => self.images.fetch(&source.image, &progress)?,
+                    None => self.images.promise(&source.image, |_, _| Ok(()))?,
                 };
                 StepOutput::Root(Root::scratch().with(layers))
             }

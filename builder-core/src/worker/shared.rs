@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::root::Root;
 use super::variant::{remember_level, variant_of};
-use super::{BuildWorker, CREATED, MADE, key};
+use super::{BuildWorker, CREATED, Inputs, MADE, StepOutput, dependencies, key};
 use crate::cache::{self, Entry, Found};
 use crate::digest::{CacheKey, DiffId};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::layer::effective_level;
-use crate::plan::ResolvedImage;
+use crate::plan::{Op, ResolvedImage, Step};
 use crate::store::{LayerDescriptor, Record};
 
 /// Layers fetched at once.
@@ -132,6 +132,27 @@ impl BuildWorker<'_> {
         failure.map_or(Ok(()), |error| Err(Error::from_source(ErrorKind::Registry, &error)))
     }
 
+    /// Fetches layers that nobody knows the contents of and that the step must look into to be worked out.
+    pub(super) fn bring_what_is_looked_at(&self, id: StepId, step: &Step, inputs: &Inputs<'_>) -> Result<(), Error> {
+        let mut unknown = Vec::new();
+        for needed in looked_at(step) {
+            let StepOutput::Root(root) = inputs.get(needed)? else { continue };
+            for layer in root.layers() {
+                if self.is_unknown(&layer).map_err(|error| Error::from_source(ErrorKind::Store, &error))? {
+                    unknown.push(layer);
+                }
+            }
+        }
+        self.bring(id, &unknown)
+    }
+
+    fn is_unknown(&self, layer: &LayerDescriptor) -> Result<bool, crate::store::Error> {
+        Ok(self.store.is_promised(&layer.digest)
+            && !self.store.has_blob(&layer.digest)?
+            && self.store.tree(&layer.diff_id)?.is_none()
+            && self.store.promised_tree(&layer.diff_id, &layer.digest)?.is_none())
+    }
+
     /// The same for those that are not unpacked.
     pub(super) fn bring_for_unpacking(&self, id: StepId, root: &Root) -> Result<(), Error> {
         let mut layers = root.layers();
@@ -216,6 +237,19 @@ impl BuildWorker<'_> {
         let wanted = |id: &StepId| steps.is_none_or(|steps| steps.contains(id));
         self.done().iter().filter(|(id, _)| wanted(id)).map(|(_, entry)| entry.clone()).collect()
     }
+}
+
+/// Steps whose files decide what `step` makes: not what `COPY --link` stands on, nor what a command runs over, which has
+/// an identity of its own.
+fn looked_at(step: &Step) -> Vec<StepId> {
+    let below = match &step.op {
+        Op::Copy(op) if op.link => None,
+        Op::Run(_) => None,
+        op => op.parent().step(),
+    };
+    let mut steps = dependencies(step);
+    steps.retain(|id| Some(*id) == below || Some(*id) != step.op.parent().step());
+    steps
 }
 
 /// The entry that says what is in the layers of a base image.

@@ -1,7 +1,7 @@
 //! The same layer under another compression. Steps are recorded without regard to compression; a layer that was
 //! compressed differently is compressed again, once, instead of being made again.
 
-use super::{BuildWorker, key};
+use super::{BuildWorker, Purpose, key};
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::image::layer_compression;
@@ -74,6 +74,9 @@ impl BuildWorker<'_> {
     }
 
     pub(super) fn variant(&self, layer: &LayerDescriptor) -> Result<LayerDescriptor, Error> {
+        if self.options.purpose == Purpose::Plan {
+            return Ok(layer.clone());
+        }
         ensure(self.store, layer, self.layer_options())
     }
 }

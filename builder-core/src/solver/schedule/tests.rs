@@ -3,6 +3,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::solver::{Glimpse, Outlook, foresee};
 
 /// Steps are numbers; a step yields the sum of its inputs plus its own number.
 #[derive(Default)]
@@ -10,6 +11,7 @@ struct Sums {
     records: Mutex<HashMap<CacheKey, usize>>,
     executed: Mutex<Vec<usize>>,
     fails: Option<usize>,
+    elsewhere: Option<usize>,
     cancelled: AtomicBool,
     meet: Option<Barrier>,
     running: AtomicUsize,
@@ -32,6 +34,17 @@ impl Worker for Sums {
 
     fn lookup(&self, _: StepId, _: &[usize], key: &CacheKey) -> Result<Option<usize>, String> {
         Ok(self.records.lock().unwrap().get(key).copied())
+    }
+
+    fn glimpse(&self, step: StepId, _: &[usize]) -> Result<Glimpse<usize>, String> {
+        Ok(match self.elsewhere {
+            Some(elsewhere) if elsewhere == step.0 => Glimpse::NotFetched("the moon".to_owned()),
+            _ => Glimpse::Keyed,
+        })
+    }
+
+    fn reason(&self, step: StepId, _: &KeyParts) -> Option<String> {
+        Some(format!("reason {}", step.0))
     }
 
     fn lock(&self, _: &CacheKey) -> Result<(), String> {
@@ -124,4 +137,32 @@ fn never_more_steps_at_once_than_jobs() {
 #[test]
 fn an_empty_graph_is_done() {
     assert_eq!(run(&[], &Sums::default(), 2, false).0, Ok(vec![]));
+}
+
+#[test]
+fn a_step_that_runs_says_why() {
+    let (_, events) = run(&[&[]], &Sums::default(), 1, false);
+    assert_eq!(events[0], Event::StepStarted { step: StepId(0), reason: Some("reason 0".to_owned()) });
+}
+
+fn outlooks(graph: &[&[usize]], worker: &Sums) -> Vec<Outlook<usize>> {
+    let inputs: Vec<Vec<StepId>> = graph.iter().map(|needs| needs.iter().map(|n| StepId(*n)).collect()).collect();
+    foresee(&inputs, worker).unwrap()
+}
+
+#[test]
+fn what_a_build_would_do_is_told_and_not_done() {
+    let worker = Sums::default();
+    use Outlook::{Cached, DependsOn, NotFetched, WouldRun};
+    assert_eq!(
+        outlooks(DIAMOND, &worker),
+        [WouldRun, DependsOn(StepId(0)), DependsOn(StepId(0)), DependsOn(StepId(0))],
+        "the first step that would run is named, not the nearest"
+    );
+    assert!(worker.executed.lock().unwrap().is_empty() && worker.records.lock().unwrap().is_empty());
+    run(DIAMOND, &worker, 1, false).0.unwrap();
+    assert_eq!(outlooks(DIAMOND, &worker), [Cached(0), Cached(1), Cached(2), Cached(6)]);
+    assert_eq!(outlooks(&[&[], &[0], &[1], &[]], &worker)[2..], [WouldRun, WouldRun], "what changed, and nothing else");
+    let worker = Sums { elsewhere: Some(0), ..worker };
+    assert_eq!(outlooks(&[&[], &[0]], &worker), [NotFetched("the moon".to_owned()), DependsOn(StepId(0))]);
 }

@@ -58,6 +58,7 @@ pub(super) struct Survey {
     pub(super) unpacked: Vec<Item>,
     pub(super) mounts: Vec<Item>,
     pub(super) stat_caches: Vec<Item>,
+    pub(super) builds: Vec<Item>,
 }
 
 impl Survey {
@@ -91,7 +92,8 @@ impl Survey {
         let unpacked = list("unpacked", "unpacked", lock_path)?;
         let mounts = list("mounts", "mount", lock_path)?;
         let stat_caches = list("stat-cache", "stat-cache", Path::to_owned)?;
-        Ok(Self { root: root.to_owned(), references, records, unpacked, mounts, stat_caches, pins })
+        let builds = list("builds", "build", Path::to_owned)?;
+        Ok(Self { root: root.to_owned(), references, records, unpacked, mounts, stat_caches, builds, pins })
     }
 
     /// Takes out blobs, trees and unpacked layers that nothing reaches.

@@ -135,9 +135,14 @@ impl PatternSet {
         if self.rules[decided].decision == Decision::Include || dir.is_empty() {
             return true;
         }
+        self.including_below(dir, decided).is_some()
+    }
+
+    /// Returns the rule that may keep something below the directory `dir`, which the rule at `decided` leaves out.
+    pub(crate) fn including_below(&self, dir: &[u8], decided: RuleIndex) -> Option<&Rule> {
         // Rules before the deciding one cannot win below it either.
         let mut later = self.rules[decided + 1..].iter().filter(|rule| rule.decision == Decision::Include);
-        later.any(|rule| rule.matcher.may_match_below(dir))
+        later.find(|rule| rule.matcher.may_match_below(dir))
     }
 
     /// Returns the rule at `index`.

@@ -1,4 +1,5 @@
-//! Base images whose layers are not fetched before somebody reads them, because a shared cache can tell what is in them.
+//! Base images whose layers are fetched when somebody reads them, which may be never: what only changes the config, what is linked
+//! onto an image and what goes to a registry that has the base needs none of its files.
 
 use std::sync::PoisonError;
 
@@ -30,10 +31,7 @@ impl Images {
         check: impl Fn(&Store, &LayerDescriptor) -> Result<(), Cause> + Clone + Send + Sync + 'static,
     ) -> Result<Vec<LayerDescriptor>, ImageError> {
         let name = image.name.clone();
-        let found = self.found().get(&image.digest).cloned();
-        let never = || ImageError::Inconsistent { name: name.clone(), reason: "it was never resolved".to_owned() };
-        let found = found.ok_or_else(never)?;
-        let layers = found.layers();
+        let (found, layers) = self.describe(image)?;
         for (blob, layer) in found.manifest.layers.iter().zip(&layers) {
             let (client, name, place) = (self.client.clone(), name.clone(), found.place.clone());
             let (blob, layer, check) = (blob.clone(), layer.clone(), check.clone());

@@ -1,6 +1,7 @@
 //! Which files a mount shows: found in the source's tree, symbolic links followed inside the source, before anything
 //! runs. What is selected is the mount's part of the cache key; the rest of the source plays no part.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::copy::{Origin, Planned, SelectError, SourceOwner};
@@ -21,7 +22,12 @@ pub(crate) struct Selection {
     pub(super) path: Vec<u8>,
     /// Hash of all that is selected: paths below it, kinds, modes, owners, attributes and content, no times.
     pub(crate) content: CacheKey,
+    /// The same path by path, the start of each hash; none of very many.
+    pub(crate) list: BTreeMap<String, String>,
 }
+
+/// Of more files no list is made.
+const LISTED: usize = 2000;
 
 impl Selection {
     pub(super) fn is_dir(&self) -> bool {
@@ -80,6 +86,10 @@ impl BuildWorker<'_> {
         let mut planned = planned(&tree, &path, owner);
         hash_context_files(&mut planned, std::slice::from_ref(&bytes), self.options.threads)?;
         let content = key::entries("mount/1", &planned, None).key();
-        Ok(Selection { bytes, tree, path, content })
+        let listed = if planned.len() > LISTED { &[] } else { planned.as_slice() };
+        let name = |planned: &Planned| String::from_utf8_lossy(&planned.entry.path).into_owned();
+        let hash = |planned: &Planned| key::entry(planned).to_string()[..16].to_owned();
+        let list = listed.iter().map(|planned| (name(planned), hash(planned))).collect();
+        Ok(Selection { bytes, tree, path, content, list })
     }
 }
