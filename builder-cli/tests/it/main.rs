@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test, and skips are told")]
 
 mod applied;
+mod base;
 mod build;
 mod cache;
 mod command_line;

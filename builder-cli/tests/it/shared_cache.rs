@@ -52,19 +52,19 @@ fn warnings(run: &Run) -> Vec<String> {
 }
 
 /// Digests of blobs that were fetched.
-fn fetched(log: &[Logged]) -> BTreeSet<String> {
+pub(crate) fn fetched(log: &[Logged]) -> BTreeSet<String> {
     let digest =
         |logged: &Logged| logged.line.strip_prefix("GET /v2/")?.split_once("/blobs/").map(|(_, d)| d.to_owned());
     log.iter().filter_map(digest).collect()
 }
 
 /// The document that was last put under a tag.
-fn put(log: &[Logged], tag: &str) -> Value {
+pub(crate) fn put(log: &[Logged], tag: &str) -> Value {
     let found = log.iter().rfind(|logged| logged.line == format!("PUT /v2/{tag}"));
     serde_json::from_slice(&found.unwrap_or_else(|| panic!("nobody put {tag}")).body).unwrap()
 }
 
-fn layers(manifest: &Value) -> Vec<String> {
+pub(crate) fn layers(manifest: &Value) -> Vec<String> {
     let is_layer = |layer: &&Value| layer["mediaType"].as_str().unwrap().contains(".layer.v1.");
     let layers = manifest["layers"].as_array().unwrap();
     layers.iter().filter(is_layer).map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()

@@ -42,7 +42,8 @@ impl BuildWorker<'_> {
     /// Works out the entries of `COPY` or `ADD`.
     pub(super) fn plan_copy(&self, op: &CopyOp, inputs: &Inputs<'_>) -> Result<Transfer, Error> {
         let parent = inputs.root(op.parent)?;
-        let tree = self.tree(&parent)?;
+        // A linked layer stands alone: what is at its destination plays no part.
+        let tree = if op.link { Arc::default() } else { self.tree(&parent)? };
         let owner = op.chown.as_deref().map(|text| self.owner(text, &parent)).transpose()?;
         let excludes = match op.excludes.is_empty() {
             true => None,
@@ -60,9 +61,7 @@ impl BuildWorker<'_> {
             excludes: excludes.as_ref(),
             now: self.options.now,
         };
-        // A linked layer stands alone: what is at its destination plays no part.
-        let empty = MergedTree::new();
-        let mut canvas = Canvas::new(if op.link { &empty } else { &tree });
+        let mut canvas = Canvas::new(&tree);
         let mut sources = Vec::new();
         for source in &op.sources {
             self.add_source(&mut canvas, &rules, op, source, inputs, &mut sources)?;
