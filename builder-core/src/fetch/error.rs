@@ -16,6 +16,9 @@ pub(crate) enum FetchError {
     /// The server, or the way to it.
     #[error("{url} cannot be downloaded")]
     Download { url: String, source: registry::Error },
+    /// The server that the URL names cannot be spoken to.
+    #[error("{url} cannot be downloaded")]
+    Unreachable { url: String, source: registry::Cause },
     /// The bytes are others than the Dockerfile says.
     #[error("{url} has the checksum {found}, expected {expected}")]
     Checksum { url: String, expected: Digest, found: Digest },
@@ -66,11 +69,31 @@ impl FetchError {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Download { source: registry::Error::Tls { hint, .. }, .. } => *hint,
+            Self::Download {
+                source: registry::Error::Unauthorized { .. } | registry::Error::Denied { .. }, ..
+            } => Some(
+                "for a private file give --secret id=HTTP_AUTH_TOKEN_<host>; a redirect to another host is asked \
+                     without it",
+            ),
+            Self::Download {
+                source: source @ (registry::Error::Tls { .. } | registry::Error::NoSuchHost { .. }),
+                ..
+            } => source.hint(),
             Self::Checksum { .. } => Some("find out why it changed; if that is right, write the new checksum"),
             Self::GitMissing { .. } => Some("install git, or use a tar archive of the repository"),
             Self::GitReference { .. } => Some("a commit must be given by all of its digits"),
             _ => None,
+        }
+    }
+
+    /// `url` cannot be downloaded. The address is said once, unless a redirect led to another.
+    pub(super) fn download(url: &str, source: registry::Error) -> Self {
+        let url = url.to_owned();
+        match source {
+            registry::Error::Network { host, source, .. } if url.starts_with(&host) => {
+                Self::Unreachable { url, source }
+            }
+            source => Self::Download { url, source },
         }
     }
 
