@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
+use crate::confidential::Ssh;
 use crate::failure::Failure;
 use crate::{confidential, options, output, progress, terminate};
 
@@ -73,6 +74,9 @@ fn dockerfile_alone(args: &BuildArgs, spooled: &SpooledContext) -> Result<BuildR
 
 fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
     let mut request = source(args, spooled)?;
+    for file in &args.build_arg_files {
+        request.build_args.extend(options::build_arg_file(file)?);
+    }
     for text in &args.build_args {
         request.build_args.extend(options::build_arg(text)?);
     }
@@ -99,9 +103,7 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     for text in &args.secrets {
         request.secrets.extend(confidential::secret(text)?);
     }
-    for text in &args.ssh {
-        request.ssh_agents.push(confidential::ssh(text)?);
-    }
+    add_ssh(&mut request, &args.ssh)?;
     request.allow = args.allow.iter().copied().map(Into::into).collect();
     request.network = args.network.into();
     request.target.clone_from(&args.target);
@@ -112,6 +114,23 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     request.cache_max = args.cache_max;
     request.jobs = args.jobs.map(usize::from);
     Ok(request)
+}
+
+/// `--ssh`; whom ssh believes matters only with it.
+fn add_ssh(request: &mut BuildRequest, options: &[String]) -> Result<(), Failure> {
+    for text in options {
+        let (id, ssh) = confidential::ssh(text)?;
+        // The last of an id counts.
+        request.ssh_keys.retain(|(earlier, _)| *earlier != id);
+        match ssh {
+            Ssh::Agent(socket) => request.ssh_agents.push((id, socket)),
+            Ssh::Keys(keys) => request.ssh_keys.push((id, keys)),
+        }
+    }
+    if !options.is_empty() {
+        request.ssh_known_hosts = confidential::known_hosts()?;
+    }
+    Ok(())
 }
 
 /// `--push`: what goes out as an image is pushed, and if nothing does, the image under its names.

@@ -20,7 +20,9 @@ mod outputs;
 mod peers;
 mod property;
 mod registry;
+mod remote;
 mod server;
+mod ssh;
 mod support;
 mod torture;
 

@@ -66,7 +66,7 @@ impl Fetcher {
         }
         let validators = known.as_ref().map(|(_, validators)| validators.clone()).unwrap_or_default();
         let mut receive = |body: &mut dyn Read| self.receive(&subject, body);
-        let answer = self.downloader.get(url, &validators, &mut receive);
+        let answer = self.downloader.get(&self.access.http(url)?, &validators, &mut receive);
         let answer = answer.map_err(|source| FetchError::download(&subject, source))??;
         let (received, validators) = match (answer, known) {
             (Answer::New(received, validators), _) => (received, validators),

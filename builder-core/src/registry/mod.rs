@@ -43,7 +43,7 @@ pub use config::{
     RetryPolicy, Roots, Secret, Timeouts, VerifyTls,
 };
 pub use credentials::{Access, Credential, Credentials};
-pub(crate) use download::{Answer, Downloader, Validators, shown};
+pub(crate) use download::{Answer, Downloader, Validators, Wanted, shown};
 pub(crate) use error::{Cause, Error};
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::ResolvedManifest;
