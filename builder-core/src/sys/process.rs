@@ -8,6 +8,7 @@
 //! one thread any code may run, after `clone` in a process with several only what is async-signal-safe.
 #![allow(unsafe_code, reason = "fork, _exit, clearenv and signal dispositions have no safe interface")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
@@ -168,6 +169,15 @@ pub(crate) fn terminate(pid: Pid) -> io::Result<()> {
 /// Never on a kernel that has `prctl`.
 pub(crate) fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}
+
+/// Sets the name that `ps` shows of this thread, at most 15 bytes. Threads and forks take it over; `exec` sets it to the
+/// name of the file, which for a program without one is the number of a descriptor.
+///
+/// # Errors
+/// Never on a kernel that has `prctl`.
+pub(crate) fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(rustix::thread::set_name(name)?)
 }
 
 /// Whether other processes of the same user may look into this one (ptrace, `/proc/PID/{mem,environ,fd,exe}`), and
