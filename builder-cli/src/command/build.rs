@@ -1,6 +1,7 @@
 //! `builder build`
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use builder_core::{
@@ -242,6 +243,23 @@ fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Replaces the file, or where a link leads; a pipe or device is written to. Whoever reads it meanwhile sees one or the
+/// other, and nobody but its owner may change it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|source| Failure::output(format!("write {}: {source}", path.display())))
+    let failed = |source: std::io::Error| Failure::output(format!("write {}: {source}", path.display()));
+    let path = match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() && !meta.is_dir() => return std::fs::write(path, text).map_err(failed),
+        Ok(_) => path.canonicalize().map_err(failed)?,
+        Err(_) => path.to_owned(),
+    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temp = path.with_file_name(name);
+    let written = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&temp).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        std::fs::rename(&temp, &path)
+    });
+    // What is left of a failed attempt is of no use; the error that counts is the first.
+    written.inspect_err(|_| drop(std::fs::remove_file(&temp))).map_err(failed)
 }

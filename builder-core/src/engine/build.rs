@@ -16,6 +16,7 @@ use crate::image::{Platform, rfc3339};
 use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
+use crate::rootless;
 use crate::sandbox::KillSwitch;
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
@@ -110,6 +111,7 @@ pub(super) fn run(
         origins: &origins,
         events,
     };
+    rootless::take_umask(facts.umask);
     let mut written = Vec::new();
     for output in &request.outputs {
         written.extend(outputs.write(output)?);

@@ -52,6 +52,12 @@ pub fn init_if_build_process(run_engine: EngineMain) {
     }
 }
 
+/// Makes what comes from here on with the caller's umask, and nothing that others may write: for outputs, when all is done
+/// that needs exact modes.
+pub(crate) fn take_umask(mask: u32) {
+    process::set_umask(mask);
+}
+
 /// Whether this program, started again, would become a build process.
 pub(super) fn is_init_called() -> bool {
     INIT_CALLED.load(Ordering::Relaxed)

@@ -324,6 +324,11 @@ pub(crate) fn clear_umask() {
     rustix::process::umask(rustix::fs::Mode::empty());
 }
 
+/// Makes files with no more than `mask` allows, nor writable by others, for the whole process.
+pub(crate) fn set_umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777 | 0o022));
+}
+
 /// Signals that a process takes one by one instead of being interrupted by them.
 #[derive(Debug)]
 pub(crate) struct SignalQueue(SigSet);
