@@ -162,7 +162,8 @@ fn write_all(env: &Env, umask: &str, more: &[&str]) -> Run {
     args.extend(["--output", "type=oci,tar=false,dest=layout", "--output", "type=local,dest=dir"].map(str::to_owned));
     args.extend(more.iter().map(|text| (*text).to_owned()));
     args.push("context".to_owned());
-    let mut command = env.command_of(Path::new("/bin/sh"), &["-c", &format!("umask {umask}; exec \"$0\" \"$@\""), &program]);
+    let mut command =
+        env.command_of(Path::new("/bin/sh"), &["-c", &format!("umask {umask}; exec \"$0\" \"$@\""), &program]);
     Run::of(&command.args(args).output().unwrap())
 }
 
