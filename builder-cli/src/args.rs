@@ -106,6 +106,10 @@ pub(crate) struct BuildArgs {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
 
+    /// Lines NAME[=VALUE] as build args; # begins a comment. --build-arg wins
+    #[arg(long = "build-arg-file", value_name = "FILE")]
+    pub(crate) build_arg_files: Vec<PathBuf>,
+
     /// Further context: a directory, a tar, http(s)://…, a git URL, oci-layout://DIR[:TAG|@DIGEST],
     /// oci-archive:FILE[:TAG] or docker-image://REF
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
@@ -142,11 +146,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
 
-    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE] [default: the variable ID, else the file ID]
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE] [default: the variable ID, else the file ID].
+    /// HTTP_AUTH_TOKEN_<host>, HTTP_AUTH_HEADER_<host>, GIT_AUTH_TOKEN[.<host>] and GIT_AUTH_HEADER[.<host>] are for
+    /// the servers of ADD and of contexts
     #[arg(long = "secret", value_name = "SPEC")]
     pub(crate) secrets: Vec<String>,
 
-    /// ssh agent for RUN --mount=type=ssh: ID[=SOCKET] [default: the socket in $SSH_AUTH_SOCK]
+    /// ssh agent for RUN --mount=type=ssh, and the one called default for git by ssh: ID[=SOCKET|KEYFILE,…]
+    /// [default: the socket in $SSH_AUTH_SOCK]. Servers must stand in ~/.ssh/known_hosts
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
 

@@ -1,4 +1,4 @@
-//! What a build may use and must not keep: `--secret` and `--ssh`.
+//! What a build may use and must not keep: `--secret`, `--ssh`, and whom ssh believes.
 
 use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt;
@@ -82,26 +82,55 @@ fn read_secret(text: &str, path: &PathBuf) -> Result<Vec<u8>, Failure> {
     Ok(value)
 }
 
-/// `ID[=SOCKET]` of `--ssh`; without a socket that of `$SSH_AUTH_SOCK`.
-pub(crate) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
+/// What `--ssh` names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ssh {
+    /// The socket of an agent.
+    Agent(PathBuf),
+    /// Files of private keys.
+    Keys(Vec<PathBuf>),
+}
+
+/// `ID[=SOCKET|KEY[,KEY…]]` of `--ssh`; without a place the socket of `$SSH_AUTH_SOCK`.
+pub(crate) fn ssh(text: &str) -> Result<(String, Ssh), Failure> {
     let fail = |what: String| Failure::usage(format!("--ssh {text:?}: {what}"));
     let (id, place) = text.split_once('=').map_or((text, None), |(id, place)| (id, Some(place)));
     let id = if id.is_empty() { "default" } else { id };
-    let socket = match place.filter(|place| !place.is_empty()) {
-        Some(place) => PathBuf::from(place),
+    let places: Vec<PathBuf> = match place.filter(|place| !place.is_empty()) {
+        Some(place) => place.split(',').map(PathBuf::from).collect(),
         None => match std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()) {
-            Some(socket) => socket.into(),
-            None => return Err(fail("SSH_AUTH_SOCK is not set; start an ssh agent or name its socket".to_owned())),
+            Some(socket) => vec![socket.into()],
+            None => {
+                return Err(fail("SSH_AUTH_SOCK is not set; start an ssh agent, or name its socket or a key".into()));
+            }
         },
     };
-    let shown = socket.display();
-    let meta = std::fs::metadata(&socket).map_err(|source| fail(format!("{shown}: {source}")))?;
-    if !meta.file_type().is_socket() {
-        let add = "key files are not supported; add the key to an agent with ssh-add";
-        return Err(fail(format!("{shown} is not the socket of an ssh agent; {add}")));
+    let mut keys = Vec::new();
+    for place in &places {
+        let shown = place.display();
+        let meta = std::fs::metadata(place).map_err(|source| fail(format!("{shown}: {source}")))?;
+        let absolute = std::path::absolute(place).map_err(|source| fail(format!("{shown}: {source}")))?;
+        match meta.file_type() {
+            kind if kind.is_socket() && places.len() == 1 => return Ok((id.to_owned(), Ssh::Agent(absolute))),
+            kind if kind.is_socket() => {
+                return Err(fail("an agent has keys of its own; name one socket, or keys".into()));
+            }
+            kind if kind.is_file() => keys.push(absolute),
+            _ => return Err(fail(format!("{shown} is neither the socket of an ssh agent nor a private key"))),
+        }
     }
-    let socket = std::path::absolute(&socket).map_err(|source| fail(format!("{shown}: {source}")))?;
-    Ok((id.to_owned(), socket))
+    Ok((id.to_owned(), Ssh::Keys(keys)))
+}
+
+/// The keys of ssh servers that the user has vouched for: `~/.ssh/known_hosts`.
+pub(crate) fn known_hosts() -> Result<String, Failure> {
+    let Some(home) = std::env::var_os("HOME").filter(|home| !home.is_empty()) else { return Ok(String::new()) };
+    let path = PathBuf::from(home).join(".ssh/known_hosts");
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(Failure::usage(format!("{} cannot be read: {source}", path.display()))),
+    }
 }
 
 #[cfg(test)]
@@ -139,14 +168,25 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_sockets() {
+    fn agents_are_sockets_and_keys_are_files() {
         let dir = tempfile::tempdir().unwrap();
         let (socket, key) = (dir.path().join("socket"), dir.path().join("id_rsa"));
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         std::fs::write(&key, "key").unwrap();
-        assert_eq!(ssh(&format!("git={}", socket.display())).unwrap(), ("git".to_owned(), socket));
-        let text = format!("{:?}", ssh(&format!("default={}", key.display())).unwrap_err());
-        assert!(text.contains("ssh-add"), "{text}");
-        ssh("default=/no/such/socket").unwrap_err();
+        let (socket, key) = (socket.display(), key.display());
+        let agent = |id: &str| (id.to_owned(), Ssh::Agent(socket.to_string().into()));
+        let keys = |n| ("default".to_owned(), Ssh::Keys(vec![key.to_string().into(); n]));
+        assert_eq!(ssh(&format!("git={socket}")).unwrap(), agent("git"));
+        assert_eq!(ssh(&format!("={socket}")).unwrap(), agent("default"));
+        assert_eq!(ssh(&format!("default={key}")).unwrap(), keys(1));
+        assert_eq!(ssh(&format!("default={key},{key}")).unwrap(), keys(2));
+        for (bad, part) in [
+            (format!("default={socket},{key}"), "one socket"),
+            ("default=/no/such/socket".to_owned(), "No such file"),
+            (format!("default={}", dir.path().display()), "neither"),
+        ] {
+            let text = format!("{:?}", ssh(&bad).unwrap_err());
+            assert!(text.contains(part), "{bad}: {text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Values of options with a grammar of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, ImagePlace, StepNetwork};
 
@@ -14,6 +14,27 @@ pub(crate) fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure>
         Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
         None => Ok(std::env::var(text).ok().map(|value| (text.to_owned(), value))),
     }
+}
+
+/// The lines of a `--build-arg-file`, each as `--build-arg` takes it; empty lines and those that begin with `#` are
+/// passed over. A value is taken as it stands, but for white space at the ends of the line.
+pub(crate) fn build_arg_file(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let shown = path.display();
+    let fail = |what: String| Failure::usage(format!("--build-arg-file {shown}{what}"));
+    let text = std::fs::read_to_string(path).map_err(|source| fail(format!(": {source}")))?;
+    let mut args = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(fail(format!(":{}: want NAME=VALUE, found {line:?}", number + 1)));
+        }
+        args.extend(build_arg(line)?);
+    }
+    Ok(args)
 }
 
 /// `KEY=VALUE`; a missing value is empty.
@@ -204,6 +225,25 @@ mod tests {
         for bad in ["", "GB", "1x", "-1", "99999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn files_of_build_args() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let parse = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            build_arg_file(file.path()).map_err(|error| format!("{error:?}"))
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            parse("# a comment\n\n A=1 \r\nB=x = \"y\" # z\nC=\nBUILDER_NOT_SET_ANYWHERE\n"),
+            Ok(vec![pair("A", "1"), pair("B", "x = \"y\" # z"), pair("C", "")])
+        );
+        for (bad, part) in [("A=1\n=2", ":2: want"), ("export A=1", ":1: want"), ("a b", ":1: want")] {
+            let text = parse(bad).unwrap_err();
+            assert!(text.contains(part), "{bad:?}: {text}");
+        }
+        build_arg_file(Path::new("/no/such/file")).unwrap_err();
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Builder {
     /// # Errors
     /// See [`ErrorKind`]; nothing is left behind but what may serve the next build.
     pub fn build(&self, request: &BuildRequest, on_event: &mut dyn FnMut(Event)) -> Result<BuildOutcome> {
-        let facts = HostFacts { now: now(), resolv_conf: resolv_conf() };
+        let facts = HostFacts { now: now(), resolv_conf: resolv_conf(), umask: umask() };
         let mut launch = self.launch.clone();
         if request.outputs.iter().any(Output::is_stdout) {
             launch.stdout = Stdout::Inherited;
@@ -223,7 +223,7 @@ impl Builder {
     /// # Errors
     /// As of a build that ends before its first step, or while the files of a `COPY` are looked at.
     pub fn plan(&self, request: &BuildRequest, on_event: &mut dyn FnMut(Event)) -> Result<BuildPlan> {
-        let facts = HostFacts { now: now(), resolv_conf: Vec::new() };
+        let facts = HostFacts { now: now(), resolv_conf: Vec::new(), umask: umask() };
         let task = TaskKind::Plan(Box::new(request.clone()), facts, Box::new(self.registries.clone()));
         match self.ask(task, on_event)? {
             Answer::Planned(plan) => Ok(*plan),
@@ -447,6 +447,13 @@ fn unexpected(answer: &Answer) -> Error {
 fn now() -> (i64, u32) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
+}
+
+/// The umask of this process, which can be set but not asked for in any other way.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    value.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o022)
 }
 
 /// The name servers that this machine uses, for commands.

@@ -358,10 +358,18 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Seconds since 1970: `created` of config and history, and the latest mtime of files in new layers.
     pub source_date_epoch: Option<i64>,
-    /// Secrets for `RUN --mount=type=secret` by id, the last of an id counts.
+    /// Secrets for `RUN --mount=type=secret` by id, the last of an id counts. Those called `HTTP_AUTH_HEADER_<host>`,
+    /// `HTTP_AUTH_TOKEN_<host>`, `GIT_AUTH_HEADER[.<host>]` and `GIT_AUTH_TOKEN[.<host>]` are for the servers of `ADD`
+    /// and of contexts.
     pub secrets: Vec<(String, Secret)>,
-    /// Sockets of ssh agents for `RUN --mount=type=ssh` by id, the last of an id counts.
+    /// Sockets of ssh agents for `RUN --mount=type=ssh` by id, the last of an id counts. The one called `default` also
+    /// opens git repositories.
     pub ssh_agents: Vec<(String, PathBuf)>,
+    /// Files of private keys by id, for which an agent is started that ends with the build. They win over a socket of
+    /// the same id.
+    pub ssh_keys: Vec<(String, Vec<PathBuf>)>,
+    /// Lines of a `known_hosts` file: the keys of ssh servers that are believed, besides those that this machine knows.
+    pub ssh_known_hosts: String,
     /// What the Dockerfile may do beyond the usual.
     pub allow: Vec<Entitlement>,
     /// The network of a `RUN` that names none.
@@ -400,6 +408,8 @@ impl BuildRequest {
             source_date_epoch: None,
             secrets: Vec::new(),
             ssh_agents: Vec::new(),
+            ssh_keys: Vec::new(),
+            ssh_known_hosts: String::new(),
             allow: Vec::new(),
             network: StepNetwork::default(),
         }

@@ -338,6 +338,7 @@ fn nothing_is_inherited() {
     assert_eq!(description.variables, []);
     assert_eq!(description.initial_environ.unwrap_or_default(), b"", "not even in what /proc shows");
     assert_eq!(description.umask, "0000");
+    assert_eq!(description.status["Name"], "builder", "what ps shows, although the program may have no file");
     let numbers: Vec<u32> = description.open_files.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, [0, 1, 2, 3], "three streams and the socket: {:?}", description.open_files);
     assert_eq!(description.open_files[0].1, "/dev/null", "no socket on standard input");

@@ -1,6 +1,7 @@
 //! `builder build`
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use builder_core::{
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::print;
 use crate::args::{BuildArgs, ProgressMode};
+use crate::confidential::Ssh;
 use crate::failure::Failure;
 use crate::{confidential, options, output, progress, shared_cache, terminate};
 
@@ -73,6 +75,9 @@ fn dockerfile_alone(args: &BuildArgs, spooled: &SpooledContext) -> Result<BuildR
 
 pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRequest, Failure> {
     let mut request = source(args, spooled)?;
+    for file in &args.build_arg_files {
+        request.build_args.extend(options::build_arg_file(file)?);
+    }
     for text in &args.build_args {
         request.build_args.extend(options::build_arg(text)?);
     }
@@ -99,9 +104,7 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     for text in &args.secrets {
         request.secrets.extend(confidential::secret(text)?);
     }
-    for text in &args.ssh {
-        request.ssh_agents.push(confidential::ssh(text)?);
-    }
+    add_ssh(&mut request, &args.ssh)?;
     request.allow = args.allow.iter().copied().map(Into::into).collect();
     request.network = args.network.into();
     request.target.clone_from(&args.target);
@@ -120,6 +123,23 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     request.cache_strict = args.cache_strict;
     request.jobs = args.jobs.map(usize::from);
     Ok(request)
+}
+
+/// `--ssh`; whom ssh believes matters only with it.
+fn add_ssh(request: &mut BuildRequest, options: &[String]) -> Result<(), Failure> {
+    for text in options {
+        let (id, ssh) = confidential::ssh(text)?;
+        // The last of an id counts.
+        request.ssh_keys.retain(|(earlier, _)| *earlier != id);
+        match ssh {
+            Ssh::Agent(socket) => request.ssh_agents.push((id, socket)),
+            Ssh::Keys(keys) => request.ssh_keys.push((id, keys)),
+        }
+    }
+    if !options.is_empty() {
+        request.ssh_known_hosts = confidential::known_hosts()?;
+    }
+    Ok(())
 }
 
 /// `--push`: what goes out as an image is pushed, and if nothing does, the image under its names.
@@ -236,6 +256,23 @@ fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Replaces the file, or where a link leads; a pipe or device is written to. Whoever reads it meanwhile sees one or the
+/// other, and nobody but its owner may change it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|source| Failure::output(format!("write {}: {source}", path.display())))
+    let failed = |source: std::io::Error| Failure::output(format!("write {}: {source}", path.display()));
+    let path = match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() && !meta.is_dir() => return std::fs::write(path, text).map_err(failed),
+        Ok(_) => path.canonicalize().map_err(failed)?,
+        Err(_) => path.to_owned(),
+    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temp = path.with_file_name(name);
+    let written = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&temp).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        std::fs::rename(&temp, &path)
+    });
+    // What is left of a failed attempt is of no use; the error that counts is the first.
+    written.inspect_err(|_| drop(std::fs::remove_file(&temp))).map_err(failed)
 }

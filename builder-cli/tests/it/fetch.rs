@@ -16,7 +16,7 @@ const MODIFIED: &str = "Thu, 26 Jan 2017 18:52:33 GMT";
 const MODIFIED_SECONDS: u64 = 1_485_456_753;
 
 /// A tar of files; a name that ends in `@` is a symbolic link, and one that contains `..` is written as it is.
-fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -206,17 +206,17 @@ fn archives_from_a_url_are_unpacked_only_when_asked_for_and_stay_inside() {
 }
 
 /// A repository with its work tree, both gone with the test.
-struct Repository(PathBuf);
+pub(crate) struct Repository(pub(crate) PathBuf);
 
 impl Repository {
-    fn new(env: &Env, name: &str) -> Self {
+    pub(crate) fn new(env: &Env, name: &str) -> Self {
         let this = Self(env.path("repositories").join(name));
         fs::create_dir_all(&this.0).unwrap();
         this.git(&["init", "-q", "-b", "main"]);
         this
     }
 
-    fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -233,13 +233,13 @@ impl Repository {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn file(&self, name: &str, content: &str) {
+    pub(crate) fn file(&self, name: &str, content: &str) {
         fs::create_dir_all(self.0.join(name).parent().unwrap()).unwrap();
         fs::write(self.0.join(name), content).unwrap();
     }
 
     /// Commits everything and returns the commit.
-    fn commit(&self) -> String {
+    pub(crate) fn commit(&self) -> String {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-qm", "x"]);
         // For servers that only hand out files.
@@ -249,13 +249,13 @@ impl Repository {
 }
 
 /// `git daemon` for the repositories of a workplace.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Daemon {
-    fn new(env: &Env) -> Self {
+    pub(crate) fn new(env: &Env) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let base = env.path("repositories");
         let child = Command::new("git")
@@ -285,7 +285,7 @@ impl Drop for Daemon {
     }
 }
 
-fn example(env: &Env) -> (Repository, String) {
+pub(crate) fn example(env: &Env) -> (Repository, String) {
     let repository = Repository::new(env, "app");
     repository.file("Dockerfile", "FROM scratch\nCOPY . /src/\n");
     repository.file("README", "one\n");
@@ -349,9 +349,9 @@ fn a_server_of_mere_files_gives_repositories_too() {
     assert_eq!(image.text("x/README"), "one\n");
 }
 
-/// Answers as a web server with git's own program for the repositories below `root`, who must log in.
-fn smart_http(root: &Path, request: &Request) -> Answer {
-    if request.header("authorization") != Some("Basic dXNlcjpzM2NyM3Q=") {
+/// Answers as a web server with git's own program for the repositories below `root`, to whoever shows `authorization`.
+pub(crate) fn smart_http(root: &Path, request: &Request, authorization: &str) -> Answer {
+    if request.header("authorization") != Some(authorization) {
         return Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\"");
     }
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
@@ -389,7 +389,7 @@ fn a_password_in_a_url_is_used_and_nowhere_left() {
     example(&env);
     let root = env.path("repositories");
     let served = root.clone();
-    let server = Server::new(move |request| smart_http(&served, request));
+    let server = Server::new(move |request| smart_http(&served, request, "Basic dXNlcjpzM2NyM3Q="));
     let host = server.url.strip_prefix("http://").unwrap();
     let dockerfile = format!("FROM scratch\nADD --keep-git-dir=true http://user:s3cr3t@{host}/app/.git#main /x/\n");
     let image = env.image(&dockerfile, &[]);
@@ -500,7 +500,7 @@ fn submodules_come_along() {
 }
 
 /// Builds another context than a directory.
-fn build_context(env: &Env, context: &str, options: &[&str], stdin: &[u8]) -> Run {
+pub(crate) fn build_context(env: &Env, context: &str, options: &[&str], stdin: &[u8]) -> Run {
     let dest = format!("type=oci,tar=false,dest={}", env.path("out").display());
     let mut args = vec!["build", "--progress", "json", "--output", &dest];
     args.extend(options);
@@ -519,7 +519,7 @@ fn image_of(env: &Env, context: &str, options: &[&str], stdin: &[u8]) -> Image {
     Image::open(&env.path("out"), None)
 }
 
-const COPY_ALL: &str = "FROM scratch\nCOPY . /src/\n";
+pub(crate) const COPY_ALL: &str = "FROM scratch\nCOPY . /src/\n";
 
 #[test]
 fn standard_input_is_an_archive_of_any_compression_or_a_dockerfile() {

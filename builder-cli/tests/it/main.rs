@@ -23,8 +23,10 @@ mod peers;
 mod plan;
 mod property;
 mod registry;
+mod remote;
 mod server;
 mod shared_cache;
+mod ssh;
 mod support;
 mod torture;
 

@@ -144,3 +144,106 @@ fn other_tools_load_the_docker_archive() {
         podman(&["rmi", "--all", "--force"]).ok();
     }
 }
+
+/// Every kind of output that is a file, with its options.
+const FILES: [(&str, [&str; 2]); 5] = [
+    ("a.tar", ["--output", "type=oci,dest=a.tar"]),
+    ("b.tar", ["--output", "type=docker,dest=b.tar"]),
+    ("c.tar", ["--output", "type=tar,dest=c.tar"]),
+    ("iid", ["--iidfile", "iid"]),
+    ("meta.json", ["--metadata-file", "meta.json"]),
+];
+const SMALL: &str = "FROM scratch\nCOPY --chmod=666 f /f\nCOPY --chmod=777 f /d/f\n";
+
+fn write_all(env: &Env, umask: &str, more: &[&str]) -> Run {
+    let program = crate::support::program().display().to_string();
+    let mut args = vec!["build".to_owned()];
+    args.extend(FILES.iter().flat_map(|(_, options)| options).map(|text| (*text).to_owned()));
+    args.extend(["--output", "type=oci,tar=false,dest=layout", "--output", "type=local,dest=dir"].map(str::to_owned));
+    args.extend(more.iter().map(|text| (*text).to_owned()));
+    args.push("context".to_owned());
+    let mut command =
+        env.command_of(Path::new("/bin/sh"), &["-c", &format!("umask {umask}; exec \"$0\" \"$@\""), &program]);
+    Run::of(&command.args(args).output().unwrap())
+}
+
+#[test]
+fn outputs_are_made_by_the_umask_and_nobody_else_may_write_them() {
+    for (umask, file, directory) in
+        [("022", 0o644, 0o755), ("077", 0o600, 0o700), ("027", 0o640, 0o750), ("000", 0o644, 0o755)]
+    {
+        let env = Env::new();
+        env.file("f", "x");
+        env.file("Dockerfile", SMALL);
+        write_all(&env, umask, &[]).ok();
+        let mode = |name: &str| fs::metadata(env.path(name)).unwrap().permissions().mode() & 0o7777;
+        for (name, _) in FILES {
+            assert_eq!(mode(name), file, "umask {umask}: {name}");
+        }
+        for name in ["layout", "layout/blobs", "layout/blobs/sha256", "dir"] {
+            assert_eq!(mode(name), directory, "umask {umask}: {name}");
+        }
+        let blobs = fs::read_dir(env.path("layout/blobs/sha256")).unwrap().flatten().map(|entry| entry.path());
+        for path in blobs.chain([env.path("layout/index.json"), env.path("layout/oci-layout")]) {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, file, "{}", path.display());
+        }
+        assert_eq!((mode("dir/f"), mode("dir/d/f")), (0o666, 0o777), "modes inside are the image's");
+    }
+}
+
+#[test]
+fn outputs_replace_files_as_a_whole_and_follow_links_that_lead_somewhere() {
+    let env = Env::new();
+    env.file("f", "x");
+    env.file("Dockerfile", SMALL);
+    for (name, _) in FILES {
+        fs::write(env.path(&format!("{name}.other")), "old").unwrap();
+        fs::hard_link(env.path(&format!("{name}.other")), env.path(name)).unwrap();
+    }
+    let failing = env.file("failing", "FROM scratch\nCOPY none /\n").display().to_string();
+    assert_ne!(write_all(&env, "022", &["-f", &failing]).code, 0);
+    for (name, _) in FILES {
+        assert_eq!(fs::read_to_string(env.path(name)).unwrap(), "old", "a build that fails touches nothing");
+    }
+    write_all(&env, "022", &[]).ok();
+    for (name, _) in FILES {
+        assert_ne!(fs::read(env.path(name)).unwrap(), b"old", "{name}");
+        assert_eq!(fs::read_to_string(env.path(&format!("{name}.other"))).unwrap(), "old", "{name} was written over");
+        // A link to a file is followed, a link to nothing is replaced: nothing appears elsewhere.
+        fs::create_dir_all(env.path("elsewhere")).unwrap();
+        fs::rename(env.path(&format!("{name}.other")), env.path("elsewhere").join(name)).unwrap();
+        fs::remove_file(env.path(name)).unwrap();
+        std::os::unix::fs::symlink(format!("elsewhere/{name}"), env.path(name)).unwrap();
+    }
+    write_all(&env, "022", &[]).ok();
+    for (name, _) in FILES {
+        assert_eq!(fs::read_link(env.path(name)).unwrap(), Path::new("elsewhere").join(name));
+        assert_ne!(fs::read(env.path("elsewhere").join(name)).unwrap(), b"old", "{name}");
+        fs::remove_file(env.path("elsewhere").join(name)).unwrap();
+    }
+    write_all(&env, "022", &[]).ok();
+    assert_eq!(fs::read_dir(env.path("elsewhere")).unwrap().count(), 0);
+    for (name, _) in FILES {
+        assert!(fs::symlink_metadata(env.path(name)).unwrap().is_file(), "{name}");
+    }
+    let left: Vec<_> = fs::read_dir(env.dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn a_pipe_gets_what_a_file_would() {
+    let env = Env::new();
+    env.file("f", "x");
+    env.file("Dockerfile", SMALL);
+    for name in ["pipe", "iid"] {
+        nix::unistd::mkfifo(&env.path(name), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    }
+    let readers = ["pipe", "iid"].map(|name| {
+        let path = env.path(name);
+        std::thread::spawn(move || fs::read(path).unwrap())
+    });
+    env.run(&["build", "--output", "type=tar,dest=pipe", "--iidfile", "iid", "context"]).ok();
+    let [tar, iid] = readers.map(|reader| reader.join().unwrap());
+    assert!(entries(&tar).iter().any(|entry| entry.0 == "f"));
+    assert!(iid.starts_with(b"sha256:"));
+}

@@ -18,6 +18,11 @@ impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
+
+    pub(crate) fn set_header(&mut self, name: &str, value: &str) {
+        self.headers.retain(|(found, _)| !found.eq_ignore_ascii_case(name));
+        self.headers.push((name.to_owned(), value.to_owned()));
+    }
 }
 
 /// One answer.

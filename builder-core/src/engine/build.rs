@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::agents::Agents;
 use super::assemble::Solved;
 use super::journal::Journal;
 use super::output::{self, Outputs};
@@ -12,11 +13,12 @@ use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
-use crate::fetch::Fetcher;
+use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
 use crate::image::{Platform, rfc3339};
 use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
+use crate::rootless;
 use crate::sandbox::KillSwitch;
 use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
@@ -53,7 +55,10 @@ pub(super) fn run(
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
     let threads = request.jobs.unwrap_or_else(usable_cpus);
-    let fetcher = Fetcher::new(store.clone(), registries, kill_switch, threads);
+    let agents = Agents::start(store, request)?;
+    let access = Access::new(request, agents.socket(DEFAULT_AGENT));
+    let now = request.source_date_epoch.unwrap_or(facts.now.0);
+    let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
     let dockerfile = parse(&source, events)?;
@@ -61,7 +66,7 @@ pub(super) fn run(
     for warning in &graph.warnings {
         warn(warning, &source, events);
     }
-    let grants = Grants::new(request);
+    let grants = Grants::new(request, agents.sockets());
     refuse(&grants, &graph, &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
@@ -110,6 +115,7 @@ pub(super) fn run(
         origins: &origins,
         events,
     };
+    rootless::take_umask(facts.umask);
     let mut written = Vec::new();
     for output in &request.outputs {
         written.extend(outputs.write(output)?);

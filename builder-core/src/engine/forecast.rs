@@ -1,5 +1,6 @@
 //! What a build would do: the same way as a build up to its first step, then the solver looks instead of doing.
 
+use super::agents::Agents;
 use super::build::{self, Surroundings};
 use super::contexts;
 use super::journal::{Journal, report};
@@ -7,7 +8,7 @@ use super::task::HostFacts;
 use crate::diagnostic::SourceFile;
 use crate::error::Error;
 use crate::event::StepId;
-use crate::fetch::Fetcher;
+use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
 use crate::plan::{BuildGraph, Op, Step};
 use crate::request::BuildRequest;
 use crate::sandbox::KillSwitch;
@@ -25,7 +26,10 @@ pub(super) fn run(
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
     let threads = request.jobs.unwrap_or_else(build::usable_cpus);
-    let fetcher = Fetcher::new(store.clone(), registries, kill_switch, threads);
+    let agents = Agents::start(store, request)?;
+    let access = Access::new(request, agents.socket(DEFAULT_AGENT));
+    let now = request.source_date_epoch.unwrap_or(facts.now.0);
+    let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
     let dockerfile = build::parse(&source, events)?;
@@ -33,7 +37,7 @@ pub(super) fn run(
     for warning in &graph.warnings {
         build::warn(warning, &source, events);
     }
-    let grants = Grants::new(request);
+    let grants = Grants::new(request, agents.sockets());
     build::refuse(&grants, &graph, &source)?;
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);

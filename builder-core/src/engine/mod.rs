@@ -3,6 +3,7 @@
 //! parse → plan → solve → assemble → export. News goes to the caller as events, the result as a value; an error is
 //! completed here with what only this place knows: the step and its line of the Dockerfile.
 
+mod agents;
 mod ask;
 mod assemble;
 mod build;

@@ -44,6 +44,8 @@ pub(crate) struct HostFacts {
     pub(crate) now: (i64, u32),
     /// The host's `/etc/resolv.conf`, for commands.
     pub(crate) resolv_conf: Vec<u8>,
+    /// The caller's umask, for outputs.
+    pub(crate) umask: u32,
 }
 
 /// What came of it.

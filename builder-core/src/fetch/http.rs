@@ -66,8 +66,8 @@ impl Fetcher {
         }
         let validators = known.as_ref().map(|(_, validators)| validators.clone()).unwrap_or_default();
         let mut receive = |body: &mut dyn Read| self.receive(&subject, body);
-        let answer = self.downloader.get(url, &validators, &mut receive);
-        let answer = answer.map_err(|source| FetchError::Download { url: subject.clone(), source })??;
+        let answer = self.downloader.get(&self.access.http(url)?, &validators, &mut receive);
+        let answer = answer.map_err(|source| FetchError::download(&subject, source))??;
         let (received, validators) = match (answer, known) {
             (Answer::New(received, validators), _) => (received, validators),
             (Answer::Unchanged, Some((download, _))) => return Ok(download),

@@ -7,19 +7,23 @@
 //!
 //! Not here: how `COPY` and `ADD` lay files out, and which URLs mean what.
 
+mod access;
 mod archive;
 mod error;
 mod git;
 mod http;
+mod ssh;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use access::{Access, DEFAULT_AGENT};
 pub(crate) use archive::Remote;
 pub(crate) use error::FetchError;
 pub(crate) use http::Download;
+pub(crate) use ssh::KeyAgent;
 
 use crate::digest::CacheKey;
 use crate::layer::LayerOptions;
@@ -28,6 +32,19 @@ use crate::request::{Compression, CompressionKind};
 use crate::sandbox::KillSwitch;
 use crate::store::{LayerDescriptor, StepLock, Store};
 
+/// What all fetches of a build have in common.
+#[derive(Debug)]
+pub(crate) struct FetchOptions {
+    /// What the caller gives for servers.
+    pub(crate) access: Access,
+    /// Time of the build, in seconds since 1970.
+    pub(crate) now: i64,
+    /// Ends everything when thrown.
+    pub(crate) kill_switch: KillSwitch,
+    /// Threads that compress.
+    pub(crate) threads: usize,
+}
+
 /// Fetches for one build. Whatever was fetched stays as it is for the rest of the build.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
@@ -35,6 +52,9 @@ pub(crate) struct Fetcher {
     downloader: Downloader,
     /// How to reach servers, as environment of git.
     network: Vec<(&'static str, OsString)>,
+    access: Access,
+    /// Time of this build, in seconds since 1970.
+    now: i64,
     kill_switch: KillSwitch,
     threads: usize,
     downloads: Mutex<HashMap<CacheKey, Download>>,
@@ -42,12 +62,13 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Makes one that gives up when `kill_switch` is thrown. Nothing is opened yet.
-    pub(crate) fn new(store: Store, config: ClientConfig, kill_switch: KillSwitch, threads: usize) -> Self {
+    /// Makes one. Nothing is opened yet.
+    pub(crate) fn new(store: Store, config: ClientConfig, options: FetchOptions) -> Self {
+        let FetchOptions { access, now, kill_switch, threads } = options;
         let network = git::network(&config);
         let downloader = Downloader::new(config);
         let (downloads, trees) = (Mutex::default(), Mutex::default());
-        Self { store, downloader, network, kill_switch, threads, downloads, trees }
+        Self { store, downloader, network, access, now, kill_switch, threads, downloads, trees }
     }
 
     /// What stops it.

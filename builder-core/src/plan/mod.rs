@@ -41,7 +41,7 @@ use crate::dockerfile::Dockerfile;
 use crate::image::Platform;
 
 pub(crate) use graph::*;
-pub(crate) use remote::{file_name, git_context, parse_bool};
+pub(crate) use remote::{file_name, git_context, parse_bool, percent_decode};
 
 /// What a plan is made from, besides images.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Sources of `ADD` that are not files of the context: URLs and git repositories. Only their text is looked at.
 
-use super::graph::GitSource;
+use super::graph::{GitPin, GitSource, GitTime};
 
 /// What a source of `COPY` or `ADD` is by its text.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub(super) struct GitUrl {
     /// Whether the query says to keep `.git`.
     pub(super) keep_git_dir: Option<bool>,
     submodules: Option<bool>,
+    mtime: GitTime,
+    /// What the query says decides which commit it is.
+    pub(super) pin: GitPin,
 }
 
 impl GitUrl {
@@ -46,6 +49,8 @@ impl GitUrl {
             checksum,
             keep_git_dir,
             submodules: self.submodules.unwrap_or(true),
+            mtime: self.mtime,
+            pin: self.pin,
         }
     }
 }
@@ -124,12 +129,18 @@ fn apply_query(url: &mut GitUrl, query: &str) -> Result<(), String> {
         match key {
             "keep-git-dir" => url.keep_git_dir = Some(query_bool(key, &value)?),
             "submodules" => url.submodules = Some(query_bool(key, &value)?),
-            "mtime" if value == "commit" => {} // Files have the time of the commit anyway.
-            "mtime" => {
-                return Err("only mtime=commit can be had: another time would differ from build to build".to_owned());
+            "fetch-by-commit" => {
+                url.pin = if query_bool(key, &value)? { GitPin::Checksum } else { GitPin::Reference };
             }
             _ if value.is_empty() => return Err(format!("{key:?} has no value in the query")),
             "ref" => set(&mut url.reference, key, value)?,
+            "mtime" => {
+                url.mtime = match value.as_str() {
+                    "commit" => GitTime::Commit,
+                    "checkout" => GitTime::Checkout,
+                    _ => return Err(format!("{value:?} is no value for \"mtime\", want commit or checkout")),
+                }
+            }
             "tag" => tag = Some(with_prefix("refs/tags/", &value)),
             "branch" => branch = Some(with_prefix("refs/heads/", &value)),
             "subdir" => set(&mut url.subdir, key, value)?,
@@ -142,6 +153,9 @@ fn apply_query(url: &mut GitUrl, query: &str) -> Result<(), String> {
     }
     if let Some(reference) = tag.or(branch) {
         set(&mut url.reference, "ref", reference)?;
+    }
+    if url.pin == GitPin::Checksum && url.checksum.as_ref().is_none_or(|commit| !matches!(commit.len(), 40 | 64)) {
+        return Err("fetch-by-commit needs a commit with all of its digits: commit=HASH".to_owned());
     }
     if url.reference.is_none() {
         url.reference.clone_from(&url.checksum);
@@ -187,7 +201,8 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn percent_decode(text: &str) -> Option<String> {
+/// Decodes `%xx`; `None` if that makes no text.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = vec![];
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -218,6 +233,12 @@ mod tests {
                         text += &format!(" {name}={value}");
                     }
                 }
+                if url.mtime == GitTime::Checkout {
+                    text += " mtime=checkout";
+                }
+                if url.pin == GitPin::Checksum {
+                    text += " by-commit";
+                }
                 for (name, value) in [("keep", url.keep_git_dir), ("sub", url.submodules)] {
                     if let Some(value) = value {
                         text += &format!(" {name}={value}");
@@ -230,6 +251,7 @@ mod tests {
 
     #[test]
     fn sources() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
         for (source, want) in [
             ("a/b", "path"),
             ("./git@x:y", "path"),
@@ -250,9 +272,24 @@ mod tests {
             ("https://x/y.git?commit=abc&submodules=false", "git https://x/y.git ref=abc sum=abc sub=false"),
             ("https://x/y.git?ref=a%2Fb", "git https://x/y.git ref=a/b"),
             ("https://x/y.git?mtime=commit", "git https://x/y.git"),
+            ("https://x/y.git?mtime=checkout", "git https://x/y.git mtime=checkout"),
+            ("https://x/y.git?mtime=now", "error: \"now\" is no value for \"mtime\", want commit or checkout"),
+            ("https://x/y.git?mtime=", "error: \"mtime\" has no value in the query"),
             (
-                "https://x/y.git?mtime=checkout",
-                "error: only mtime=commit can be had: another time would differ from build to build",
+                &format!("https://x/y.git?branch=b&commit={commit}&fetch-by-commit"),
+                &format!("git https://x/y.git ref=refs/heads/b sum={commit} by-commit"),
+            ),
+            (
+                &format!("https://x/y.git?ref=b&commit={commit}&fetch-by-commit=false"),
+                &format!("git https://x/y.git ref=b sum={commit}"),
+            ),
+            (
+                "https://x/y.git?ref=b&commit=abc&fetch-by-commit=true",
+                "error: fetch-by-commit needs a commit with all of its digits: commit=HASH",
+            ),
+            (
+                "https://x/y.git?fetch-by-commit=true",
+                "error: fetch-by-commit needs a commit with all of its digits: commit=HASH",
             ),
             ("https://x/y.git?ref=a#b", "error: two values for \"ref\": \"b\" and \"a\""),
             ("https://x/y.git?tag=a&branch=b", "error: the query names a tag and a branch"),

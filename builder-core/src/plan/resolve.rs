@@ -36,6 +36,11 @@ impl Contexts {
         self.0.keys().any(|key| key.split("::").next() == Some(familiar(name)))
     }
 
+    /// Returns their names, without platforms.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().filter_map(|key| key.split("::").next())
+    }
+
     /// Returns the context called `name`, best the one for `platform`, with its name as the user gave it.
     pub(super) fn get(&self, name: &str, platform: &Platform) -> Option<(&str, NamedContext)> {
         if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
@@ -239,13 +244,22 @@ impl<'a> Planner<'a> {
             Ok(image) => Ok(Arc::clone(self.images.entry(key).or_insert(Arc::new(image)))),
             Err(source) => {
                 let (ImageName::Reference(name) | ImageName::Context(name)) = &key.0;
-                let near = nearest(name, self.stages.names());
                 let diagnostic = Diagnostic::error("image-not-found", format!("the image {name:?} cannot be used"))
                     .at(span)
-                    .with_hint_if(near.map(|near| format!("did you mean the stage {near:?}?")));
+                    .with_hint_if(self.meant(&key.0));
                 Err(Error::Resolve { diagnostic: Box::new(diagnostic), source })
             }
         }
+    }
+
+    /// What a name that is no image may be a slip of: a stage, or a named context.
+    fn meant(&self, name: &ImageName) -> Option<String> {
+        let ImageName::Reference(name) = name else { return None };
+        let stages = self.stages.names().map(|stage| (stage, "stage"));
+        let known: Vec<_> = stages.chain(self.contexts.names().map(|context| (context, "context"))).collect();
+        let near = nearest(name, known.iter().map(|(name, _)| *name))?;
+        let (_, kind) = known.iter().find(|(name, _)| *name == near)?;
+        Some(format!("did you mean the {kind} {near:?}?"))
     }
 
     fn warn_other_platform(&mut self, image: &ResolvedImage, wanted: &Platform, span: Span) {

@@ -37,6 +37,21 @@ pub(crate) enum Answer<T> {
     New(T, Validators),
 }
 
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Without user name and password.
+    pub(crate) url: Url,
+    /// Sent to the origin of the URL alone, whereever redirects lead.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl Wanted {
+    fn request(&self) -> Request<'static> {
+        Request { authorization: self.authorization.clone(), ..Request::new(Method::GET, self.url.clone()) }
+    }
+}
+
 /// Gets URLs.
 #[derive(Debug)]
 pub(crate) struct Downloader {
@@ -51,7 +66,7 @@ impl Downloader {
         Self { transport: Transport::new(config.clone()), config }
     }
 
-    /// Gets `url` unless it is what `known` says, and hands its bytes to `receive`. When the connection breaks it goes on
+    /// Gets what is wanted unless it is what `known` says, and hands its bytes to `receive`. When the connection breaks it goes on
     /// where it broke off if the server can say that the file is the same, else from the start, with `receive` called
     /// again. The inner error is that of `receive`, which ends it.
     ///
@@ -59,13 +74,13 @@ impl Downloader {
     /// Everything that is no success after the retries; a body that is shorter than announced among them.
     pub(crate) fn get<T, E>(
         &self,
-        url: &Url,
+        wanted: &Wanted,
         known: &Validators,
         receive: &mut dyn FnMut(&mut dyn Read) -> Result<T, E>,
     ) -> Result<Result<Answer<T>, E>, Error> {
         let mut failed = 0;
         loop {
-            let error = match self.try_once(url, known, receive) {
+            let error = match self.try_once(wanted, known, receive) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -79,12 +94,12 @@ impl Downloader {
 
     fn try_once<T, E>(
         &self,
-        url: &Url,
+        wanted: &Wanted,
         known: &Validators,
         receive: &mut dyn FnMut(&mut dyn Read) -> Result<T, E>,
     ) -> Result<Result<Answer<T>, E>, Error> {
-        let subject = shown(url);
-        let mut request = Request::new(Method::GET, url.clone());
+        let subject = shown(&wanted.url);
+        let mut request = wanted.request();
         add(&mut request.headers, IF_NONE_MATCH, known.etag.as_deref());
         // A server that has both may believe the weaker one.
         let modified = known.last_modified.as_deref().filter(|_| known.etag.is_none());
@@ -103,7 +118,7 @@ impl Downloader {
         let size = content_length(response.headers());
         let same = validators.etag.clone().filter(|etag| !etag.starts_with("W/"));
         let mut body =
-            Body { from: self, url, subject, size, same, inner: response, received: 0, failed: 0, broken: None };
+            Body { from: self, wanted, subject, size, same, inner: response, received: 0, failed: 0, broken: None };
         let result = receive(&mut body);
         match body.broken {
             Some(error) => Err(error),
@@ -133,7 +148,7 @@ fn add(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
 /// The bytes of a file, over as many connections as it takes. Tells a broken connection from a failure of the reader.
 struct Body<'d> {
     from: &'d Downloader,
-    url: &'d Url,
+    wanted: &'d Wanted,
     subject: String,
     size: Option<u64>,
     /// By what the server knows that a later request means the same bytes: a strong `ETag`.
@@ -164,7 +179,7 @@ impl Body<'_> {
         let same = self.same.as_deref()?;
         self.failed += 1;
         thread::sleep(self.from.config.retry.wait(self.failed, error)?);
-        let mut request = Request::new(Method::GET, self.url.clone());
+        let mut request = self.wanted.request();
         add(&mut request.headers, RANGE, Some(&format!("bytes={}-", self.received)));
         add(&mut request.headers, IF_RANGE, Some(same));
         match self.from.transport.send(request, &self.subject) {

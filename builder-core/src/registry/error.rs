@@ -68,7 +68,7 @@ pub(crate) enum Error {
         retry_after: Option<Duration>,
     },
     /// The connection could not be made, broke or went silent.
-    #[error("connection to {host}, asking for {subject}")]
+    #[error("connection to {host}")]
     Network {
         /// What was asked for.
         subject: String,
@@ -77,8 +77,16 @@ pub(crate) enum Error {
         /// Why.
         source: Cause,
     },
+    /// The resolver knows that there is no such name.
+    #[error("there is no host {name:?}")]
+    NoSuchHost {
+        /// What was asked for.
+        subject: String,
+        /// The name.
+        name: String,
+    },
     /// The other side is not who it should be, or does not speak TLS.
-    #[error("TLS with {host}, asking for {subject}")]
+    #[error("TLS with {host}")]
     Tls {
         /// What was asked for.
         subject: String,
@@ -191,6 +199,16 @@ impl Error {
         }
     }
 
+    /// What was asked for, where the text of the error does not say it.
+    pub(super) fn unsaid_subject(&self) -> Option<&str> {
+        match self {
+            Self::Network { subject, .. } | Self::NoSuchHost { subject, .. } | Self::Tls { subject, .. } => {
+                Some(subject)
+            }
+            _ => None,
+        }
+    }
+
     /// How long the server asks to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -203,6 +221,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Tls { hint, .. } => *hint,
+            Self::NoSuchHost { .. } => Some("check the spelling of the host, and the DNS server of this machine"),
             Self::Realm { .. } => Some("if that server is yours, name it in the host's rule as a token host"),
             Self::Unauthorized { .. } => {
                 Some("check the name: registries say this of what does not exist as well; if it is private, log in")

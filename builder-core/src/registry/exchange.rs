@@ -20,7 +20,6 @@ use super::endpoint::{AskedBy, Endpoint, endpoints};
 use super::error::{self, Error};
 use super::reference::{Reference, api_host, canonical_registry};
 use super::retry::retry_after;
-use super::tls;
 use super::transport::{Payload, Request, Transport, host_of, is_loopback};
 
 /// Of an error answer, this many bytes are read for its words.
@@ -59,6 +58,9 @@ impl fmt::Display for Notice<'_> {
                 error
             }
         };
+        if let Some(subject) = error.unsaid_subject() {
+            write!(f, "{subject}: ")?;
+        }
         error.fmt(f)?;
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
@@ -191,7 +193,7 @@ impl Session {
             match self.retrying_with(hurried, || request(&endpoint)) {
                 Ok(value) => return Ok(value),
                 Err(error) => {
-                    if matches!(error, Error::Network { .. } | Error::Tls { .. }) {
+                    if matches!(error, Error::Network { .. } | Error::NoSuchHost { .. } | Error::Tls { .. }) {
                         self.dead_mirrors().insert(endpoint.host.clone());
                     }
                     self.tell(&Notice::MirrorFailed { mirror: &endpoint.host, error: &error });
@@ -373,7 +375,7 @@ fn no_place(subject: &str) -> Error {
 /// A wrong certificate is the answer, not a reason to do without.
 fn is_wrong_certificate(error: &Error) -> bool {
     let Error::Tls { source, .. } = error else { return false };
-    !matches!(tls::find_failure(source.as_ref()), Some(rustls::Error::InvalidMessage(_)))
+    !matches!(source.downcast_ref(), Some(rustls::Error::InvalidMessage(_)))
 }
 
 fn checked(response: Response, subject: &str, remark: &str) -> Result<Response, Error> {

@@ -27,6 +27,7 @@ mod error;
 mod exchange;
 mod manifest;
 mod push;
+mod reason;
 mod reference;
 mod retry;
 mod tls;
@@ -42,8 +43,8 @@ pub use config::{
     RetryPolicy, Roots, Secret, Timeouts, VerifyTls,
 };
 pub use credentials::{Access, Credential, Credentials};
-pub(crate) use download::{Answer, Downloader, Validators, shown};
-pub(crate) use error::Error;
+pub(crate) use download::{Answer, Downloader, Validators, Wanted, shown};
+pub(crate) use error::{Cause, Error};
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::ResolvedManifest;
 pub(crate) use push::Upload;

@@ -69,6 +69,8 @@ mod tests {
         assert_eq!(policy().wait(4, &status(503, None)), None, "all tries are used up");
         assert_eq!(policy().wait(1, &status(501, None)), None, "501 will not pass");
         assert_eq!(policy().wait(1, &status(413, None)), None, "413 will not pass");
+        let nowhere = Error::NoSuchHost { subject: String::new(), name: String::new() };
+        assert_eq!(policy().wait(1, &nowhere), None, "a name that does not exist is asked for once");
         let large = RetryPolicy { attempts: u32::MAX, ..policy() };
         assert!(large.wait(u32::MAX - 1, &status(503, None)).is_some(), "no overflow");
     }

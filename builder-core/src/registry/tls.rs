@@ -188,22 +188,6 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// Finds the TLS failure among the causes of `error`.
-pub(super) fn find_failure<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An io::Error passes its payload's source on as its own and so hides the payload itself.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(payload) => Some(payload),
-            None => error.source(),
-        };
-    }
-    None
-}
-
 /// Says what would make the connection work.
 pub(super) fn hint(failure: &rustls::Error) -> Option<&'static str> {
     match failure {

@@ -16,6 +16,7 @@ use reqwest::{Method, NoProxy, Proxy, Url, redirect};
 
 use super::config::{ClientConfig, HostRule, PlainHttp, ProxyConfig};
 use super::error::{Cause, Error};
+use super::reason::{self, Reason};
 use super::reference::{api_host, canonical_registry};
 use super::tls::{self, HostTls};
 
@@ -235,13 +236,13 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Tells a failed TLS handshake, which will fail again, from a broken connection.
+/// Says why an exchange with the host of `url` failed: TLS and names that do not exist fail again, the rest may pass.
 pub(super) fn failure(subject: &str, url: &Url, source: impl Into<Cause>) -> Error {
     let (subject, host, source) = (subject.to_owned(), origin(url), source.into());
-    match tls::find_failure(source.as_ref()) {
-        // Bytes that changed on the way.
-        Some(rustls::Error::DecryptError) | None => Error::Network { subject, host, source },
-        Some(found) => Error::Tls { subject, host, hint: tls::hint(found), source },
+    match reason::find(source.as_ref()) {
+        Reason::NoSuchName => Error::NoSuchHost { subject, name: url.host_str().unwrap_or_default().to_owned() },
+        Reason::Tls(found) => Error::Tls { subject, host, hint: tls::hint(&found), source: found.into() },
+        Reason::Words(words) => Error::Network { subject, host, source: words.into() },
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here runs in processes with one thread; the engine may start threads. Order matters throughout, see
 //! [`super`] for the processes and [`super::handshake`] for the messages.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
@@ -22,6 +23,10 @@ use crate::sys::{namespace, socket};
 
 /// The engine: serves one request and returns the exit code, 0 when it sent its reply. Runs in the build process.
 pub type EngineMain = fn(Engine) -> i32;
+
+/// What `ps` calls the intermediate and the engine, and pid 1 between them.
+const NAME: &CStr = c"builder";
+const FIRST_NAME: &CStr = c"builder-init";
 
 /// Largest exit code of the engine; those above stand for signals on the way to the caller.
 const MAX_EXIT_CODE: i32 = 127;
@@ -45,6 +50,12 @@ pub fn init_if_build_process(run_engine: EngineMain) {
         let code = serve(run_engine).unwrap_or(CALLER_GONE);
         process::exit_now(code);
     }
+}
+
+/// Makes what comes from here on with the caller's umask, and nothing that others may write: for outputs, when all is done
+/// that needs exact modes.
+pub(crate) fn take_umask(mask: u32) {
+    process::set_umask(mask);
 }
 
 /// Whether this program, started again, would become a build process.
@@ -90,6 +101,7 @@ fn prepare() -> Result<(), Failure> {
         ..Failure::of_call(Feature::Prepare, error)
     };
     process::die_with_parent().map_err(|error| failed("prctl PR_SET_PDEATHSIG", &error))?;
+    process::set_name(NAME).map_err(|error| failed("prctl PR_SET_NAME", &error))?;
     process::leave_session().map_err(|error| failed("setsid", &error))?;
     process::reset_signals().map_err(|error| failed("reset signals", &error))?;
     process::clear_environment().map_err(|error| failed("clear the environment", &error))?;
@@ -196,6 +208,8 @@ fn first_process(inside: Inside, groups: SupplementaryGroups, parent_alive: Owne
         Ok(Some(Forked::Child)) => engine_process(inside, groups),
         Ok(Some(Forked::Parent(engine))) => {
             drop(inside);
+            // Only a name: nothing is lost with it.
+            process::set_name(FIRST_NAME).ok();
             Ok(match reap_until(engine) {
                 Ok(Ended::Exited(code)) => code.min(MAX_EXIT_CODE),
                 Ok(Ended::Signaled(signal)) => MAX_EXIT_CODE + 1 + signal,

@@ -49,6 +49,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelError, MAX_FRAME_BYTES, Receiver, Sender};
+pub(crate) use child::take_umask;
 pub use child::{EngineMain, init_if_build_process};
 pub use diagnosis::{Cause, Diagnosis, Feature};
 pub use engine::{Engine, News};

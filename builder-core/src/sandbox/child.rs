@@ -22,10 +22,15 @@ pub(super) const PRIVATE: Handle = Handle::Prepared(0);
 /// The overlay.
 pub(super) const ROOT: Handle = Handle::Prepared(1);
 
+/// What `ps` calls pid 1 of a step.
+const NAME: &CStr = c"builder-step";
+
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// Pid 1 of the step. Returns its exit code, which says nothing: results go through `report`.
 pub(super) fn run(program: &Program, report: BorrowedFd<'_>) -> u8 {
+    // Only a name: nothing is lost with it.
+    rustix::thread::set_name(NAME).ok();
     let mut child = Child { program, made: [const { None }; Slot::COUNT] };
     if child.perform_all(&program.setup, 0, report).is_err() {
         return 1;

@@ -130,6 +130,11 @@ fn setup_error(spec: &Spec) -> (String, rustix::io::Errno) {
 }
 
 in_namespaces! {
+    fn pid_1_of_a_step_has_a_name() {
+        let image = Image::new();
+        assert_eq!(stdout_of(&image.spec(&["cat", "/proc/1/comm"])), "builder-step\n");
+    }
+
     fn exit_code_and_output() {
         let image = Image::new();
         let ran = ran(&image.sh("echo out; echo err >&2; exit 42"));

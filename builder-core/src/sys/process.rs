@@ -8,6 +8,7 @@
 //! one thread any code may run, after `clone` in a process with several only what is async-signal-safe.
 #![allow(unsafe_code, reason = "fork, _exit, clearenv and signal dispositions have no safe interface")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
@@ -170,6 +171,15 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
+/// Sets the name that `ps` shows of this thread, at most 15 bytes. Threads and forks take it over; `exec` sets it to the
+/// name of the file, which for a program without one is the number of a descriptor.
+///
+/// # Errors
+/// Never on a kernel that has `prctl`.
+pub(crate) fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(rustix::thread::set_name(name)?)
+}
+
 /// Whether other processes of the same user may look into this one (ptrace, `/proc/PID/{mem,environ,fd,exe}`), and
 /// whether it may leave a core file.
 #[derive(Debug, Clone, Copy)]
@@ -312,6 +322,11 @@ pub(crate) fn raise_open_file_limit() {
 /// Makes the modes given to `open`, `mkdir` and `mknod` count as they are, for the whole process.
 pub(crate) fn clear_umask() {
     rustix::process::umask(rustix::fs::Mode::empty());
+}
+
+/// Makes files with no more than `mask` allows, nor writable by others, for the whole process.
+pub(crate) fn set_umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777 | 0o022));
 }
 
 /// Signals that a process takes one by one instead of being interrupted by them.

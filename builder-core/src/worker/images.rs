@@ -164,7 +164,7 @@ impl Images {
             Ok(_) => self.in_registry(reference, platform),
             // A registry that has an opinion is heard; one that cannot be reached is not.
             Err(error) if error.is_transient() => Ok(stored),
-            Err(registry::Error::NotFound { .. }) => Ok(stored),
+            Err(registry::Error::NotFound { .. } | registry::Error::NoSuchHost { .. }) => Ok(stored),
             Err(source) => Err(ImageError::Registry { name: reference.to_string(), source }),
         }
     }

@@ -368,7 +368,11 @@ impl Worker for BuildWorker<'_> {
             Op::Copy(op) => ("copy/1", self.plan_copy(op, &inputs)?),
             Op::Workdir(op) => ("workdir/1", self.plan_workdir(op, &inputs)?),
         };
-        let key = key::entries(domain, &transfer.planned, self.options.clamp);
+        let mut key = key::entries(domain, &transfer.planned, self.options.clamp);
+        // Times are in no key, but who wants others than the next build would have must not share its layer.
+        if matches!(&step.op, Op::Copy(op) if op.sources.iter().any(CopySourceOp::has_time_of_checkout)) {
+            key.add("git time", "checkout");
+        }
         self.transfers().insert(id, transfer);
         self.note_key(id, &key);
         Ok(Some(key))

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::super::FetchError;
+use super::super::access::GitHeader;
+use super::super::ssh::{PATH, SshClient};
 use crate::sandbox::KillSwitch;
 
-/// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Without a word for so long, git is taken for dead; transfers report their progress every second.
 const SILENCE: Duration = Duration::from_secs(300);
 /// How often a running git is looked at.
@@ -54,6 +54,10 @@ pub(super) struct Git<'a> {
     pub(super) protocols: &'static str,
     /// How to reach servers: proxies, certificates.
     pub(super) network: &'a [(&'static str, OsString)],
+    /// For a repository by http(s) whose server wants to know who asks.
+    pub(super) header: Option<&'a GitHeader>,
+    /// For a repository by ssh.
+    pub(super) ssh: Option<&'a SshClient>,
     /// Ends git when thrown.
     pub(super) kill_switch: &'a KillSwitch,
 }
@@ -71,7 +75,10 @@ impl Git<'_> {
             let status = self.wait(&mut child, &heard);
             (status, answer.join(), words.join())
         });
-        let failed = |said: String| FetchError::Git { what: what.to_owned(), said };
+        let failed = |said: String| {
+            let said = self.header.map_or_else(|| said.clone(), |header| header.redact(&said));
+            FetchError::Git { what: what.to_owned(), said }
+        };
         let words = words.unwrap_or_default();
         match status? {
             status if status.success() => match answer {
@@ -92,17 +99,31 @@ impl Git<'_> {
         command.env("GIT_TEMPLATE_DIR", self.home).env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(dir));
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "").env("SSH_ASKPASS", "");
         command.env("GIT_ALLOW_PROTOCOL", self.protocols).env("GIT_PROTOCOL_FROM_USER", "0");
-        command.env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes");
+        command.env("GIT_SSH_COMMAND", self.ssh.map_or("false", |ssh| &ssh.command));
+        command.envs(self.ssh.map(|ssh| ("SSH_AUTH_SOCK", &ssh.agent)));
         command.env("GIT_SSH_VARIANT", "ssh").env("GIT_LFS_SKIP_SMUDGE", "1");
         command.envs(self.network.iter().map(|(name, value)| (name, value)));
-        command.env("GIT_CONFIG_COUNT", SETTINGS.len().to_string());
-        for (number, (name, value)) in SETTINGS.iter().enumerate() {
+        // In the environment, for everybody can read command lines.
+        let settings = self.settings();
+        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+        for (number, (name, value)) in settings.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
         // A group of its own: what git starts must end with it.
         command.current_dir(dir).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings: Vec<_> =
+            SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        if let Some(GitHeader { origin, line, .. }) = self.header {
+            settings.push((format!("http.{origin}/.extraHeader"), line.clone()));
+            // git would take the header along to wherever the server says that the repository is.
+            settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
+        }
+        settings
     }
 
     fn wait(&self, child: &mut Child, heard: &Mutex<Instant>) -> Result<ExitStatus, FetchError> {

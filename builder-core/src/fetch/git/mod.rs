@@ -8,8 +8,9 @@ mod command;
 
 use std::ffi::OsString;
 
+use super::ssh::SshClient;
 use super::{FetchError, Fetcher, lock};
-use crate::plan::GitSource;
+use crate::plan::{GitPin, GitSource, GitTime};
 use crate::registry::ClientConfig;
 use crate::solver::KeyParts;
 use crate::store::{LayerDescriptor, Record};
@@ -40,10 +41,17 @@ impl Fetcher {
         let work = self.store.work_dir().map_err(FetchError::store(&shown))?;
         let home = work.path().join("home");
         std::fs::create_dir(&home).map_err(FetchError::io("make a directory for git"))?;
+        let header = self.access.git(&source.remote)?;
+        let ssh = match protocols(&source.remote).ends_with("ssh") {
+            true => Some(SshClient::prepare(&home, &self.access, &shown)?),
+            false => None,
+        };
         let git = Git {
             home: &home,
             protocols: protocols(&source.remote),
             network: &self.network,
+            header: header.as_ref(),
+            ssh: ssh.as_ref(),
             kill_switch: &self.kill_switch,
         };
         let resolved = resolve(&git, source)?;
@@ -55,12 +63,19 @@ impl Fetcher {
         key.add("directory", source.subdir.as_deref().unwrap_or_default());
         key.add("keep .git", [u8::from(source.keep_git_dir)]);
         key.add("submodules", [u8::from(source.submodules)]);
+        if source.mtime == GitTime::Checkout {
+            key.add("time", "checkout");
+        }
         let record = self.store.record(&key.key()).map_err(FetchError::store(&shown))?;
         let layer = match record.and_then(|record| record.layers.first().cloned()) {
             Some(layer) => layer,
             None => {
                 let dir = work.path().join("tree");
-                let time = checkout::checkout(&git, source, &resolved, &dir)?;
+                let committed = checkout::checkout(&git, source, &resolved, &dir)?;
+                let time = match source.mtime {
+                    GitTime::Commit => committed,
+                    GitTime::Checkout => self.now,
+                };
                 let files = checkout::subdir(&dir, source)?;
                 let layer = checkout::write_layer(self, &files, source.keep_git_dir, time)?;
                 let record = Record { layers: vec![layer.clone()], parts: key.readable(), ..Record::default() };
@@ -155,6 +170,11 @@ fn without_credentials(text: &str) -> String {
 /// Finds the commit. One that is given in full needs no server.
 fn resolve(git: &Git<'_>, source: &GitSource) -> Result<Resolved, FetchError> {
     let reference = source.reference.as_deref().unwrap_or("HEAD");
+    if let (GitPin::Checksum, Some(commit)) = (source.pin, source.checksum.as_deref().filter(|text| is_full_hash(text)))
+    {
+        let full_name = (!is_full_hash(reference)).then(|| reference.to_owned());
+        return Ok(Resolved { commit: commit.to_owned(), tag: None, full_name });
+    }
     if is_full_hash(reference) {
         return Ok(Resolved { commit: reference.to_owned(), tag: None, full_name: None });
     }
@@ -209,6 +229,8 @@ mod tests {
             checksum: None,
             keep_git_dir: false,
             submodules: true,
+            mtime: GitTime::Commit,
+            pin: GitPin::Reference,
         }
     }
 

@@ -79,6 +79,11 @@ pub(crate) enum CopySourceOp {
 }
 
 impl CopySourceOp {
+    /// Whether its files have the time of the build that fetched them.
+    pub(crate) fn has_time_of_checkout(&self) -> bool {
+        matches!(self, Self::Git(GitSource { mtime: GitTime::Checkout, .. }))
+    }
+
     #[cfg(test)]
     /// Returns the input that it is part of, if it is.
     pub(crate) fn files(&self) -> Option<FileInput> {
@@ -106,6 +111,30 @@ pub(crate) struct GitSource {
     pub(crate) keep_git_dir: bool,
     /// Whether submodules are fetched.
     pub(crate) submodules: bool,
+    /// The time of its files.
+    pub(crate) mtime: GitTime,
+    /// What decides which commit it is.
+    pub(crate) pin: GitPin,
+}
+
+/// The time that the files of a repository get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum GitTime {
+    /// That of the commit: the same wherever and whenever it is fetched.
+    #[default]
+    Commit,
+    /// That of the build which fetched it.
+    Checkout,
+}
+
+/// What decides which commit a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum GitPin {
+    /// The server says what the reference is, and a checksum must agree.
+    #[default]
+    Reference,
+    /// The checksum; where the reference leads by now does not matter.
+    Checksum,
 }
 
 /// `--chmod`

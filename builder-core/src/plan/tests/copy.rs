@@ -77,6 +77,8 @@ fn adds() {
             checksum: None,
             keep_git_dir: false,
             submodules: true,
+            mtime: GitTime::Commit,
+            pin: GitPin::Reference,
         })
     };
     let http = CopySourceOp::Http { url: "https://x/a%20b?q".to_owned(), name: Some("a b".to_owned()), checksum: None };

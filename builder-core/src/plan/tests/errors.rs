@@ -201,3 +201,28 @@ fn variables_do_not_grow_without_end() {
     let (message, place) = brief(&format!("FROM base\nENV A=0123456789\n{doubling}"));
     assert_eq!((message.as_str(), place.as_str()), ("expansion-too-long: this expands to more than 1 MiB", "$A$A"));
 }
+
+#[test]
+fn a_slip_in_the_name_of_a_stage_or_a_context_is_recognised() {
+    let asked = Asked { contexts: &[("assets", NamedContext::Directory)], ..Asked::default() };
+    let hint = |dockerfile: &str| match asked.plan_with(dockerfile, &Images::default()) {
+        Err(Error::Resolve { diagnostic, .. }) => diagnostic.hints.join("; "),
+        other => panic!("{other:?}"),
+    };
+    for (last, kind) in [
+        ("COPY --from=buidl /x /y", "stage \"build\""),
+        ("RUN --mount=from=buidl,target=/m true", "stage \"build\""),
+        ("RUN --mount=type=cache,from=biuld,target=/m true", "stage \"build\""),
+        ("FROM bulid", "stage \"build\""),
+        ("COPY --from=asets /x /y", "context \"assets\""),
+        ("FROM aset", "context \"assets\""),
+        ("RUN --mount=from=assests,target=/m true", "context \"assets\""),
+    ] {
+        assert_eq!(
+            hint(&format!("FROM base AS build\nFROM base\n{last}\n")),
+            format!("did you mean the {kind}?"),
+            "{last}"
+        );
+    }
+    assert_eq!(hint("FROM base AS build\nFROM nosuch\n"), "");
+}

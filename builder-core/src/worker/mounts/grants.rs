@@ -31,11 +31,11 @@ pub(crate) struct Refusal {
 }
 
 impl Grants {
-    /// Takes what `request` gives.
-    pub(crate) fn new(request: &BuildRequest) -> Self {
+    /// Takes what `request` gives; `agents` are the sockets of ssh agents by id.
+    pub(crate) fn new(request: &BuildRequest, agents: HashMap<String, PathBuf>) -> Self {
         Self {
             secrets: request.secrets.iter().cloned().collect(),
-            agents: request.ssh_agents.iter().cloned().collect(),
+            agents,
             allow: request.allow.clone(),
             network: request.network,
         }
