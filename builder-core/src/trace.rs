@@ -2,8 +2,8 @@
 //! directory, travel to the caller, and are shown by it.
 //!
 //! A step of one build is the same as one of an earlier build when it stands at the same place of its stage, as far as
-//! the texts of both Dockerfiles tell ([`pair`]). Why it was done again is the list of parts of its key that differ
-//! ([`changed_parts`]), the first of which is said.
+//! the texts of both Dockerfiles tell ([`pair()`]). Why it was done again is the list of parts of its key that differ
+//! ([`changed_parts()`]), the first of which is said.
 
 mod changes;
 mod pair;
