@@ -276,6 +276,11 @@ fn a_plan_asks_no_server_what_only_a_build_fetches() {
     assert!(told[0].starts_with("unknown ADD ") && told[0].ends_with("only a build asks whether its source changed"));
     assert!(told[1].starts_with("unknown RUN cat: depends on "), "{told:?}");
     assert_eq!(server.requests().len(), before);
+
+    let digest = crate::image::sha256(b"hello");
+    env.file("Dockerfile", format!("FROM busybox\nADD --checksum={digest} {}/x /x\nRUN cat /x\n", server.url));
+    assert!(plan(&env, &[]).iter().all(|step| step.starts_with("cached ")), "a checksum says what it is");
+    assert_eq!(server.requests().len(), before);
 }
 
 #[test]
