@@ -183,8 +183,9 @@ pub struct BuildReport {
     pub started: String,
     /// The Dockerfile, as shown in messages.
     pub dockerfile: String,
-    /// The main context; credentials in a URL are left out.
-    pub context: String,
+    /// The main context, if there was one; credentials in a URL are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// Stage that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
