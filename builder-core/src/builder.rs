@@ -1,6 +1,8 @@
 //! The public face: a [`Builder`] is a state directory and a way to start build processes. No daemon, nothing open
 //! between two calls.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,6 @@ use crate::request::{BuildOutcome, BuildRequest, ImagePlace, ImageSummary, Outpu
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::{Store, WorkDir};
-use crate::trace::{BuildPlan, BuildReport};
 
 /// How long a cancelled build may clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -215,29 +216,6 @@ impl Builder {
             Answer::Built(outcome) => Ok(outcome),
             other => Err(unexpected(&other)),
         }
-    }
-
-    /// Tells what [`Builder::build`] would do: which steps have an earlier result, and why the others have none. Nothing is
-    /// run, and no layer is fetched; manifests and configs of base images are, where a build would look them up.
-    ///
-    /// # Errors
-    /// As of a build that ends before its first step, or while the files of a `COPY` are looked at.
-    pub fn plan(&self, request: &BuildRequest, on_event: &mut dyn FnMut(Event)) -> Result<BuildPlan> {
-        let facts = HostFacts { now: now(), resolv_conf: Vec::new(), umask: umask() };
-        let task = TaskKind::Plan(Box::new(request.clone()), facts, Box::new(self.registries.clone()));
-        match self.ask(task, on_event)? {
-            Answer::Planned(plan) => Ok(*plan),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Tells what a build did, and why each step that ran did: the last build, or the last one of an image, by name or
-    /// digest.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Request`] when none is remembered, [`ErrorKind::Store`] else.
-    pub fn explain(&self, image: Option<&str>) -> Result<BuildReport> {
-        engine::explain(&self.store()?, image)
     }
 
     /// Makes an image of a root filesystem tar, compressed or not, and names it in the store. `platform` is that of its

@@ -2,8 +2,8 @@
 //! directory, travel to the caller, and are shown by it.
 //!
 //! A step of one build is the same as one of an earlier build when it stands at the same place of its stage, as far as
-//! the texts of both Dockerfiles tell ([`pair`]). Why it was done again is the list of parts of its key that differ
-//! ([`changed_parts`]), the first of which is said.
+//! the texts of both Dockerfiles tell ([`pair()`]). Why it was done again is the list of parts of its key that differ
+//! ([`changed_parts()`]), the first of which is said.
 
 mod changes;
 mod pair;
@@ -183,8 +183,9 @@ pub struct BuildReport {
     pub started: String,
     /// The Dockerfile, as shown in messages.
     pub dockerfile: String,
-    /// The main context; credentials in a URL are left out.
-    pub context: String,
+    /// The main context, if there was one; credentials in a URL are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// Stage that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,

@@ -92,12 +92,12 @@ pub(crate) enum PlanFormat {
 
 #[derive(Debug, Parser)]
 pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    pub(crate) build: BuildArgs,
-
     /// How to write the plan
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) format: PlanFormat,
+
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
 }
 
 #[derive(Debug, Parser)]

@@ -1,6 +1,5 @@
 //! `builder context ls`
 
-use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -56,9 +55,13 @@ fn below(context: &Path, path: &Path) -> std::path::PathBuf {
 
 fn list(args: &ContextLsArgs, entries: &[ContextEntry]) -> Result<(), Failure> {
     let end = if args.null { b'\0' } else { b'\n' };
+    let is_terminal = std::io::stdout().is_terminal();
     let mut out = Vec::new();
     for entry in entries {
-        out.extend_from_slice(&entry.path);
+        match is_terminal && !args.null {
+            true => out.extend_from_slice(shown(&entry.path).as_bytes()),
+            false => out.extend_from_slice(&entry.path),
+        }
         if entry.kind == ContextEntryKind::Directory {
             out.push(b'/');
         }
@@ -69,7 +72,7 @@ fn list(args: &ContextLsArgs, entries: &[ContextEntry]) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
         other => other.map_err(|source| Failure::output(format!("write to standard output: {source}")))?,
     }
-    if args.total || std::io::stdout().is_terminal() {
+    if args.total || is_terminal {
         let (files, size) = totals(entries);
         // Standard error may be closed; there is nobody left to tell.
         drop(writeln!(std::io::stderr().lock(), "{files} files, {}", bytes(size)));
@@ -82,8 +85,10 @@ fn totals(entries: &[ContextEntry]) -> (usize, u64) {
     (files, entries.iter().map(|entry| entry.size_bytes).sum())
 }
 
+/// A path for people: no name can move the cursor of a terminal.
 fn shown(path: &[u8]) -> String {
-    Path::new(OsStr::from_bytes(path)).display().to_string()
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    String::from_utf8_lossy(path).chars().map(escape).collect()
 }
 
 fn kind_name(kind: ContextEntryKind) -> &'static str {
@@ -95,9 +100,14 @@ fn kind_name(kind: ContextEntryKind) -> &'static str {
     }
 }
 
+/// A path in JSON, which has escapes of its own.
+fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
 fn list_json(inventory: &ContextInventory, entries: &[ContextEntry]) -> Value {
     let (files, size) = totals(entries);
-    let entry = |entry: &ContextEntry| json!({"path": shown(&entry.path), "kind": kind_name(entry.kind), "size_bytes": entry.size_bytes});
+    let entry = |entry: &ContextEntry| json!({"path": lossy(&entry.path), "kind": kind_name(entry.kind), "size_bytes": entry.size_bytes});
     let entries: Vec<Value> = entries.iter().map(entry).collect();
     json!({"ignore_file": inventory.ignore_file(), "entries": entries, "files": files, "bytes": size})
 }
@@ -112,11 +122,11 @@ fn rule_json(rule: &IgnoreRule) -> Value {
 
 fn verdict_json(verdict: &PathVerdict) -> Value {
     json!({
-        "path": shown(&verdict.path),
+        "path": lossy(&verdict.path),
         "kind": verdict.kind.map(kind_name),
         "kept": verdict.kept,
         "rule": verdict.rule.as_ref().map(rule_json),
-        "matched": verdict.matched.as_deref().map(shown),
+        "matched": verdict.matched.as_deref().map(lossy),
         "may_keep_below": verdict.may_keep_below.as_ref().map(rule_json),
         "leads_to": verdict.leads_to.as_deref().map(verdict_json),
     })

@@ -41,6 +41,9 @@ fn text(plan: &BuildPlan) -> String {
     for step in &plan.steps {
         push_step(&mut out, step, &plan.steps);
     }
+    if plan.steps.is_empty() {
+        line(&mut out, "nothing to do: no instruction changes a file");
+    }
     if !plan.unused_stages.is_empty() {
         line(&mut out, &format!("not needed: {}", plan.unused_stages.join(", ")));
     }
@@ -61,7 +64,8 @@ fn explanation(report: &BuildReport) -> String {
         Some(digest) => digest.to_string(),
         None => "failed".to_owned(),
     };
-    line(&mut out, &format!("{} {} in {}:{names} {outcome}", report.started, report.dockerfile, report.context));
+    let context = report.context.as_ref().map(|context| format!(" in {context}")).unwrap_or_default();
+    line(&mut out, &format!("{} {}{context}:{names} {outcome}", report.started, report.dockerfile));
     for step in &report.steps {
         push_step(&mut out, step, &report.steps);
     }

@@ -90,8 +90,14 @@ impl Progress for Tty {
         match event {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.println(&format!("\x1b[33mwarning[{code}]\x1b[0m: {message}")),
-            Event::StepStarted { step, .. } => self.start(step),
             Event::StepFound { step, from } => drop(self.found.insert(step, from)),
+            Event::StepStarted { step, reason } => {
+                self.start(step);
+                if let (Some(live), Some(reason)) = (self.live.get(&step), reason) {
+                    // Until there is output.
+                    live.bar.set_message(format!("\n  \x1b[2mnot cached: {}\x1b[0m", clip(&reason, 15)));
+                }
+            }
             Event::StepCached { step } => {
                 let from = self.found.remove(&step).map(|from| format!(" from {from}")).unwrap_or_default();
                 self.end(step, "\x1b[36m=\x1b[0m", &format!("\x1b[36mCACHED\x1b[0m{}", clip(&from, 40)));

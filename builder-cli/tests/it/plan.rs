@@ -201,6 +201,34 @@ fn a_build_that_failed_is_remembered_too() {
 }
 
 #[test]
+fn a_step_is_compared_with_the_last_build_that_came_to_it() {
+    let env = app();
+    for (dockerfile, code) in [
+        ("FROM busybox\nRUN true\nRUN echo a > /x\n", 0),
+        ("FROM busybox\nRUN false\nRUN echo b > /x\n", 1),
+        ("FROM busybox\nRUN true\nRUN echo b > /x\n", 0),
+    ] {
+        env.file("Dockerfile", dockerfile);
+        assert_eq!(build(&env, &[]).code, code);
+    }
+    let expected = ["cached RUN true", "ran RUN echo: command: \"echo a > /x\" → \"echo b > /x\""];
+    assert_eq!(explain(&env, &[]), expected);
+}
+
+#[test]
+fn it_does_not_matter_where_a_build_is_started() {
+    let env = app();
+    build(&env, &[]).ok();
+    env.file("list", "b\n");
+    let inside = env.command(&["plan", "--format", "json", "."]).current_dir(env.path("context")).output().unwrap();
+    assert_eq!(steps(&Run::of(&inside))[1], "would-run COPY list: content of list changed");
+    let named = plan(&env, &["-f", env.path("context/Dockerfile").to_str().unwrap()]);
+    assert_eq!(named[1], "would-run COPY list: content of list changed");
+    fs::copy(env.path("context/Dockerfile"), env.path("Other")).unwrap();
+    assert_eq!(plan(&env, &["-f", "Other"])[1], "would-run COPY list: no earlier build of this step");
+}
+
+#[test]
 fn builds_are_found_by_name_and_digest_and_do_not_mix() {
     let env = app();
     let digest = env.run(&["build", "-q", "-t", "app:1", "context"]).ok();
@@ -275,6 +303,11 @@ fn a_plan_asks_no_server_what_only_a_build_fetches() {
     let told = plan(&env, &[]);
     assert!(told[0].starts_with("unknown ADD ") && told[0].ends_with("only a build asks whether its source changed"));
     assert!(told[1].starts_with("unknown RUN cat: depends on "), "{told:?}");
+    assert_eq!(server.requests().len(), before);
+
+    let digest = crate::image::sha256(b"hello");
+    env.file("Dockerfile", format!("FROM busybox\nADD --checksum={digest} {}/x /x\nRUN cat /x\n", server.url));
+    assert!(plan(&env, &[]).iter().all(|step| step.starts_with("cached ")), "a checksum says what it is");
     assert_eq!(server.requests().len(), before);
 }
 

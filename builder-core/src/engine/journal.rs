@@ -55,11 +55,12 @@ impl<'a> Journal<'a> {
     /// What builds before did with the same steps. One that cannot be read is as if it had not been.
     pub(super) fn past(&self) -> Past {
         let mut steps = HashMap::new();
+        let keyed = self.graph.steps.iter().filter(|step| !matches!(step.op, Op::Image(_) | Op::Context(_))).count();
         for name in self.store.builds_of(&self.subject).unwrap_or_default().iter().take(LOOK_BACK) {
             if let Ok(Some(trace)) = read(self.store, name) {
                 self.compare(&trace, &mut steps);
             }
-            if steps.len() == self.graph.steps.len() {
+            if steps.len() == keyed {
                 break;
             }
         }
@@ -147,7 +148,7 @@ fn subject(store: &Store, request: &BuildRequest, dockerfile: &str) -> CacheKey 
         // A context from standard input has another name each time.
         ContextSource::Archive(path) if path.starts_with(store.path()) => hasher.field(b"-"),
         ContextSource::Archive(path) => hasher.field(real(path).as_os_str().as_encoded_bytes()),
-        other => hasher.field(shown(other).as_bytes()),
+        other => hasher.field(shown(other).unwrap_or_default().as_bytes()),
     }
     let dockerfile = match request.dockerfile_in_context {
         Some(_) => Path::new(dockerfile).to_owned(),
@@ -159,14 +160,16 @@ fn subject(store: &Store, request: &BuildRequest, dockerfile: &str) -> CacheKey 
 }
 
 /// A context as it is shown, without the credentials that a URL may have.
-fn shown(context: &ContextSource) -> String {
-    match context {
-        ContextSource::Empty => "none".to_owned(),
-        ContextSource::Directory(path) | ContextSource::Archive(path) => path.display().to_string(),
+fn shown(context: &ContextSource) -> Option<String> {
+    Some(match context {
+        ContextSource::Empty => return None,
+        ContextSource::Directory(path) | ContextSource::Archive(path) => {
+            std::path::absolute(path).as_ref().unwrap_or(path).display().to_string()
+        }
         ContextSource::Http(url) | ContextSource::Git(url) => without_credentials(url),
         ContextSource::Image(name) => name.clone(),
         ContextSource::OciLayout { path, .. } | ContextSource::OciArchive { path, .. } => path.display().to_string(),
-    }
+    })
 }
 
 fn without_credentials(url: &str) -> String {

@@ -57,6 +57,15 @@ impl Fetcher {
         }
     }
 
+    /// Whether [`Fetcher::download`] would ask no server.
+    pub(crate) fn is_here(&self, url: &str, checksum: Option<&Digest>) -> Result<bool, FetchError> {
+        let mut key = KeyParts::new("http/1");
+        key.add("url", url);
+        let record = self.store.record(&key.key()).map_err(FetchError::store(url))?;
+        let known = record.as_ref().and_then(read_record);
+        Ok(checksum.is_some() && known.is_some_and(|(known, _)| checksum == Some(&known.digest)))
+    }
+
     fn revalidate(&self, url: &Url, key: &KeyParts, checksum: Option<&Digest>) -> Result<Download, FetchError> {
         let subject = shown(url);
         let record = self.store.record(&key.key()).map_err(FetchError::store(&subject))?;

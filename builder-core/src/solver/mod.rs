@@ -4,7 +4,7 @@
 //! One coordinator state owns the progress of the build; no lock is held while a step works. A step starts as soon as
 //! its inputs are there. The first failure cancels what still runs, and is the one that is reported.
 //!
-//! What a build would do is found out with the same keys and the same records ([`foresee`]), so that the two never
+//! What a build would do is found out with the same keys and the same records ([`foresee()`]), so that the two never
 //! disagree.
 
 mod foresee;

@@ -7,6 +7,8 @@ use super::Change;
 /// Parts that stand for the files of a `COPY`: which file differs is told by whoever has both trees.
 pub(crate) const FILES_PARTS: [&str; 2] = ["entries", "content"];
 
+/// What long values are kept as starts like this; it says nothing and is never shown.
+const HIDDEN: &str = "blake3:";
 /// Longer values are cut where they are shown in a sentence.
 const SHOWN: usize = 60;
 
@@ -53,8 +55,20 @@ fn change(name: &str, old: &[&str], new: &[&str], build_args: &BTreeSet<String>)
         Some((old, new)) => (Some(old.to_owned()), Some(new.to_owned())),
         None => (join(old), join(new)),
     };
+    if name.strip_prefix("env ").is_some_and(sounds_secret) {
+        let text = sentence(name, Some(HIDDEN), Some(HIDDEN), build_args);
+        return Change::new(name, text);
+    }
     let text = sentence(name, before.as_deref(), after.as_deref(), build_args);
     Change { part: name.to_owned(), text, before, after }
+}
+
+/// Whether a variable has a name as secrets have. No secret belongs into one, but where one is, it is not shown.
+fn sounds_secret(variable: &str) -> bool {
+    const WORDS: [&str; 10] =
+        ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+    let lower = variable.to_ascii_lowercase();
+    lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
 }
 
 /// Of two lists of one length, the values that differ first.
@@ -93,7 +107,7 @@ fn sentence(name: &str, before: Option<&str>, after: Option<&str>, build_args: &
 
 /// `subject: "a" → "b"`; hashes of long values say nothing and are left out.
 fn from_to(subject: &str, before: Option<&str>, after: Option<&str>) -> String {
-    let is_hash = |value: Option<&str>| value.is_some_and(|value| value.starts_with("blake3:"));
+    let is_hash = |value: Option<&str>| value.is_some_and(|value| value.starts_with(HIDDEN));
     match (before, after) {
         _ if is_hash(before) || is_hash(after) => format!("{subject} changed"),
         (Some(before), Some(after)) if is_plain(before) && is_plain(after) => format!("{subject}: {before} → {after}"),
@@ -160,6 +174,7 @@ mod tests {
             (&[("script", "blake3:00")], &[("script", "x")], "the script changed"),
             (&[("env A", "blake3:00")], &[("env A", "x")], "variable A changed"),
             (&[("mounted at /src", "1")], &[("mounted at /src", "2")], "what is mounted at /src changed"),
+            (&[("env NPM_TOKEN", "abc")], &[("env NPM_TOKEN", "def")], "variable NPM_TOKEN changed"),
             (&[("user", "")], &[("user", "app")], "user: \"\" → \"app\""),
             (&[("a", "1"), ("b", "2")], &[("b", "2"), ("a", "1")], "the same inputs in another order"),
         ] {

@@ -33,6 +33,7 @@ impl BuildWorker<'_> {
                     match source {
                         CopySourceOp::Path { from, .. } => read.extend(root_of(*from, inputs)?),
                         CopySourceOp::Inline { .. } => {}
+                        CopySourceOp::Http { url, checksum, .. } if self.fetcher.is_here(url, checksum.as_ref())? => {}
                         CopySourceOp::Http { .. } | CopySourceOp::Git(_) => {
                             return Ok(Glimpse::NotFetched("only a build asks whether its source changed".to_owned()));
                         }

@@ -4,7 +4,7 @@
 //! a command starts from, and which file of a `COPY` is not as it was. The latter is read from the tree of the layer
 //! that was made last, so nothing more than records and trees need be kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 
 use super::BuildWorker;
@@ -175,13 +175,19 @@ impl BuildWorker<'_> {
 
     /// The paths that differ from the layer that was made last, in their order; none when that is not there any more.
     fn changed_files(&self, id: StepId, earlier: &Earlier) -> Vec<Change> {
-        let trees = earlier.kept.layers.iter().map(|layer| self.store.tree(layer).ok().flatten());
-        let Some(trees) = trees.collect::<Option<Vec<_>>>() else { return Vec::new() };
-        let entries = trees.iter().flat_map(|tree| tree.entries());
-        let old = entries.map(|entry| (entry.path.as_slice(), entry)).collect();
-        let transfers = self.transfers();
-        let Some(transfer) = transfers.get(&id) else { return Vec::new() };
-        named("files", differences(&old, transfer, self.options.clamp))
+        let tree = match earlier.kept.layers.as_slice() {
+            [] => None,
+            [layer, ..] => match self.store.tree(layer) {
+                Ok(Some(tree)) => Some(tree),
+                _ => return Vec::new(),
+            },
+        };
+        // Taken out for as long as it is read: a tree of many files takes its time, and others need theirs.
+        let Some(transfer) = self.transfers().remove(&id) else { return Vec::new() };
+        let old = tree.as_ref().map_or(&[][..], |tree| tree.entries());
+        let texts = differences(old, &transfer, self.options.clamp);
+        self.transfers().insert(id, transfer);
+        named("files", texts)
     }
 
     /// The same for what a mount shows.
@@ -226,26 +232,23 @@ fn base_changed(before: &str, now: &str) -> String {
     }
 }
 
-/// What differs between the entries of a layer and those to be written, one line a path.
-fn differences(old: &BTreeMap<&[u8], &Entry>, transfer: &Transfer, clamp: Option<i64>) -> Vec<String> {
-    let mut told: BTreeMap<&[u8], String> = BTreeMap::new();
+/// What differs between the entries of a layer and those to be written, one line a path. Both are sorted by path.
+fn differences(old: &[Entry], transfer: &Transfer, clamp: Option<i64>) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut old = old.iter().peekable();
+    let gone = |entry: &Entry| format!("{} is gone", plain(&[b"/", entry.path.as_slice()].concat()));
     for planned in &transfer.planned {
-        let path = planned.entry.path.as_slice();
-        let name = || source_name(planned, transfer);
-        match old.get(path) {
-            None => drop(told.insert(path, format!("{} is new", name()))),
-            Some(old) => {
-                if let Some(text) = difference(old, &planned.entry, &name(), clamp) {
-                    told.insert(path, text);
-                }
-            }
+        let entry = &planned.entry;
+        while let Some(before) = old.next_if(|before| before.path < entry.path) {
+            told.push(gone(before));
+        }
+        match old.next_if(|before| before.path == entry.path) {
+            None => told.push(format!("{} is new", source_name(planned, transfer))),
+            Some(before) => told.extend(difference(before, entry, &|| source_name(planned, transfer), clamp)),
         }
     }
-    let now: BTreeSet<&[u8]> = transfer.planned.iter().map(|planned| planned.entry.path.as_slice()).collect();
-    for path in old.keys().filter(|path| !now.contains(**path)) {
-        told.insert(path, format!("{} is gone", plain(&[b"/", *path].concat())));
-    }
-    told.into_values().collect()
+    told.extend(old.map(gone));
+    told
 }
 
 /// The name that a path has in the context, else in the image.
@@ -267,37 +270,33 @@ fn plain(path: &[u8]) -> String {
     }
 }
 
-fn difference(old: &Entry, new: &Entry, name: &str, clamp: Option<i64>) -> Option<String> {
+/// What differs between two entries of one path, the weightiest first; `name` is only made for one that does.
+fn difference(old: &Entry, new: &Entry, name: &dyn Fn() -> String, clamp: Option<i64>) -> Option<String> {
     let (was, is) = (kind_name(&old.kind), kind_name(&new.kind));
     if was != is {
-        return Some(format!("{name} is a {is} now, no {was}"));
+        return Some(format!("{} is a {is} now, no {was}", name()));
     }
     if let (Kind::Symlink { target: before }, Kind::Symlink { target: after })
     | (Kind::Hardlink { target: before }, Kind::Hardlink { target: after }) = (&old.kind, &new.kind)
         && before != after
     {
-        return Some(format!("{name} leads to {} now, not to {}", plain(after), plain(before)));
+        return Some(format!("{} leads to {} now, not to {}", name(), plain(after), plain(before)));
     }
     if old.kind != new.kind {
-        return Some(format!("content of {name} changed"));
+        return Some(format!("content of {} changed", name()));
     }
     let (before, after) = (&old.meta, &new.meta);
     if before.mode != after.mode {
-        return Some(format!("mode of {name}: {:04o} → {:04o}", before.mode, after.mode));
+        return Some(format!("mode of {}: {:04o} → {:04o}", name(), before.mode, after.mode));
     }
     if (before.uid, before.gid) != (after.uid, after.gid) {
-        return Some(format!("owner of {name}: {}:{} → {}:{}", before.uid, before.gid, after.uid, after.gid));
+        return Some(format!("owner of {}: {}:{} → {}:{}", name(), before.uid, before.gid, after.uid, after.gid));
     }
     if before.xattrs != after.xattrs {
-        return Some(format!("extended attributes of {name} changed"));
+        return Some(format!("extended attributes of {} changed", name()));
     }
-    let written = |time: Timestamp, epoch: i64| time.min(Timestamp { secs: epoch, nanos: 0 });
-    match clamp {
-        Some(epoch) if written(before.mtime, epoch) != written(after.mtime, epoch) => {
-            Some(format!("time of {name} changed"))
-        }
-        _ => None,
-    }
+    let written = |time: Timestamp| clamp.map(|epoch| time.min(Timestamp { secs: epoch, nanos: 0 }));
+    (written(before.mtime) != written(after.mtime)).then(|| format!("time of {} changed", name()))
 }
 
 fn kind_name(kind: &Kind) -> &'static str {
@@ -329,6 +328,10 @@ mod tests {
         entry(Kind::File { size: 1, content: ContentHash::of(content) }, change)
     }
 
+    fn told(old: &Entry, new: &Entry, clamp: Option<i64>) -> Option<String> {
+        difference(old, new, &|| "x".to_owned(), clamp)
+    }
+
     #[test]
     fn each_difference_of_a_path_has_its_words() {
         let base = file(b"a", |_| {});
@@ -342,11 +345,11 @@ mod tests {
             (&base, link("y"), Some("x is a symbolic link now, no file")),
             (&link("y"), link("z"), Some("x leads to z now, not to y")),
         ] {
-            assert_eq!(difference(old, &new, "x", None).as_deref(), expected);
+            assert_eq!(told(old, &new, None).as_deref(), expected);
         }
-        let later = file(b"a", |meta| meta.mtime.secs = 5);
-        assert_eq!(difference(&base, &later, "x", Some(9)).as_deref(), Some("time of x changed"));
-        assert_eq!(difference(&later, &file(b"a", |meta| meta.mtime.secs = 7), "x", Some(3)), None);
+        let later = || file(b"a", |meta| meta.mtime.secs = 5);
+        assert_eq!(told(&base, &later(), Some(9)).as_deref(), Some("time of x changed"));
+        assert_eq!(told(&later(), &file(b"a", |meta| meta.mtime.secs = 7), Some(3)), None);
     }
 
     #[test]
@@ -357,9 +360,11 @@ mod tests {
                 .into(),
             sources: Vec::new(),
         };
-        let entries = ["b", "c"].map(|path| Entry { path: path.into(), ..file(b"b", |_| {}) });
-        let old = entries.iter().map(|entry| (entry.path.as_slice(), entry)).collect();
-        assert_eq!(differences(&old, &transfer, None), ["/a is new", "/b is gone", "content of /c changed"]);
+        let old = ["b", "c", "d"].map(|path| Entry { path: path.into(), ..file(b"b", |_| {}) });
+        assert_eq!(
+            differences(&old, &transfer, None),
+            ["/a is new", "/b is gone", "content of /c changed", "/d is gone"]
+        );
     }
 
     #[test]
