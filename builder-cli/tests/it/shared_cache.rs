@@ -139,6 +139,54 @@ fn get(registry: &Registry, path: &str) -> Vec<u8> {
     answer.split_off(at + 4)
 }
 
+#[test]
+fn the_smallest_cache_has_the_stage_that_is_built_and_is_written_with_the_fewest_requests() {
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/cache:main");
+    let first = machine();
+    let options = ["--cache-to", &cache, "--cache-from", &cache, "--output", "type=cacheonly"];
+    build(&first, &app(&host), &options).ok();
+    let put_tags =
+        |log: &[Logged]| log.iter().filter(|logged| logged.line.starts_with("PUT /v2/cache/manifests/")).count();
+    let log = registry.take_log();
+    assert_eq!(put_tags(&log), 5, "three steps, the base, and the name");
+    // Nothing new: whoever looks finds it, so only the name is written.
+    build(&first, &app(&host), &options).ok();
+    let log = registry.take_log();
+    assert_eq!(put_tags(&log), 1, "{log:#?}");
+    assert!(!log.iter().any(|logged| logged.line.starts_with("PUT /v2/cache/blobs/")), "{log:#?}");
+    // What was found in this very repository is not asked for again.
+    build(&machine(), &app(&host), &options).ok();
+    let log = registry.take_log();
+    let asked = log.iter().filter(|logged| logged.line.starts_with("HEAD /v2/cache/manifests/")).count();
+    assert_eq!((asked, put_tags(&log)), (1, 1), "the base has no step to be found by: {log:#?}");
+    let other = machine();
+    let run = build(&other, &app(&host), &["--cache-from", &cache, "--output", "type=cacheonly"]);
+    run.ok();
+    assert_eq!(words(&run), ["RAN", "RAN", "RAN", "CACHED", "CACHED", "CACHED"], "{:?}", run.steps());
+}
+
+#[test]
+fn a_cache_in_another_compression_gives_the_same_image() {
+    let env = machine();
+    let layout = ["--compression", "zstd", "--output", "type=oci,tar=false,dest=out"];
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+    build(&env, FILES, &[&layout[..], &epoch[..]].concat()).ok();
+    let expected = Image::open(&env.path("out"), None).manifest;
+    let to = ["--cache-to", "type=local,dest=gzip,mode=max", "--output", "type=cacheonly"];
+    build(&env, FILES, &[&to[..], &epoch[..]].concat()).ok();
+    let other = machine();
+    let from = format!("type=local,src={}", env.path("gzip").display());
+    let run = build(&other, FILES, &[&["--cache-from", &from], &layout[..], &epoch[..]].concat());
+    run.ok();
+    assert_eq!(words(&run), ["CACHED"; 4]);
+    assert_eq!(Image::open(&other.path("out"), None).manifest, expected);
+    let fetch = events(&run, "plan").iter().any(|plan| plan.to_string().contains("fetch 2 of the image's layers"));
+    assert!(fetch, "{}", run.stdout);
+}
+
 /// Names of the blobs of a layout.
 fn blobs(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir.join("blobs/sha256")).unwrap().flatten();

@@ -13,6 +13,8 @@ use crate::store::LayerDescriptor;
 pub(crate) const CONFIG_FIELD: &str = "builder.cache";
 /// Media type of a stored tree.
 pub(super) const MEDIA_TYPE_TREE: &str = "application/vnd.builder.tree.v1";
+/// Most bytes of a stored tree: about a million paths.
+pub(super) const TREE_LIMIT: u64 = 64 << 20;
 /// Version of the form. Another one counts as no cache.
 const VERSION: u32 = 1;
 

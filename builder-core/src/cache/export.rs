@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::Error;
-use super::document::{Document, LeveledLayer, MEDIA_TYPE_TREE, RecordEntry, TreeEntry};
+use super::document::{Document, LeveledLayer, MEDIA_TYPE_TREE, RecordEntry, TREE_LIMIT, TreeEntry};
 use super::{CONFIG_FIELD, import::Shared};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::export::{self, Push};
-use crate::image::{ANNOTATION_REF_NAME, Descriptor, ImageConfig, MEDIA_TYPE_CONFIG, Manifest, Platform};
+use crate::image::{
+    ANNOTATION_REF_NAME, Descriptor, ImageConfig, MANIFEST_LIMIT, MEDIA_TYPE_CONFIG, Manifest, Platform,
+};
 use crate::layer;
 use crate::registry::{self, Client, Reference};
 use crate::store::{LayerDescriptor, Store};
@@ -16,6 +18,8 @@ use crate::store::{LayerDescriptor, Store};
 /// Content that stands for none, where a registry wants a layer (image-spec `manifest.md`, "Guidance for an Empty
 /// Descriptor").
 const EMPTY: &[u8] = b"{}";
+/// Tags asked for or put at once.
+const PARALLEL_REQUESTS: usize = 4;
 const MEDIA_TYPE_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The result of a step, to be shared.
@@ -95,20 +99,26 @@ impl Bundle {
         (name, target): (&str, &Reference),
         origins: &HashMap<Digest, Vec<Reference>>,
     ) -> Result<(), Error> {
-        let mut targets = Vec::new();
-        for entry in &self.entries {
+        let mut targets: Vec<Reference> = Vec::new();
+        let wanted = in_parallel(&self.entries, &|entry: &Entry| {
             let tagged = target.with_tag(entry.key.to_string());
-            if entry.is_new || !(entry.found_in.as_ref() == Some(&target.name()) || is_there(client, &tagged)?) {
-                targets.push(tagged);
-            }
-        }
+            let known = entry.found_in.as_ref() == Some(&target.name());
+            let wanted = entry.is_new || !(known || is_there(client, &tagged)?);
+            Ok(wanted.then_some(tagged))
+        })?;
+        targets.extend(wanted.into_iter().flatten());
         let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         targets.extend(has_tag.then(|| target.clone()));
-        if targets.is_empty() {
-            return Ok(());
-        }
+        let Some((first, rest)) = targets.split_first() else { return Ok(()) };
         let push = Push { store, client, image: &self.descriptor, origins };
-        push.run(&targets).map_err(|source| Error::Write { name: name.to_owned(), source })
+        push.run(std::slice::from_ref(first)).map_err(|source| Error::Write { name: name.to_owned(), source })?;
+        // All that the manifest names is there now.
+        let manifest = store.read_blob(&self.descriptor.digest, MANIFEST_LIMIT).map_err(own)?;
+        let tag = |tagged: &Reference| match client.push_manifest(tagged, &self.descriptor.media_type, &manifest) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Ask { name: name.to_owned(), source }),
+        };
+        in_parallel(rest, &tag).map(drop)
     }
 
     /// Makes it the whole content of the directory `dir`.
@@ -154,7 +164,8 @@ fn describe(layer: &LayerDescriptor) -> Descriptor {
     Descriptor::new(layer.media_type.clone(), layer.digest, layer.size)
 }
 
-/// The stored tree of a layer as a blob; `None` where only fetching the layer would tell it.
+/// The stored tree of a layer as a blob; `None` where only fetching the layer would tell it, and for one so large that
+/// nobody would read it.
 fn tree(store: &Store, layer: &LayerDescriptor) -> Result<Option<Descriptor>, Error> {
     let known = match store.tree(&layer.diff_id).map_err(own)? {
         Some(tree) => Some(tree),
@@ -164,8 +175,25 @@ fn tree(store: &Store, layer: &LayerDescriptor) -> Result<Option<Descriptor>, Er
     let Some(tree) = known else { return Ok(None) };
     let mut bytes = Vec::new();
     tree.encode(&mut bytes).map_err(own)?;
+    if bytes.len() as u64 > TREE_LIMIT {
+        return Ok(None);
+    }
     let digest = store.put_blob(&bytes).map_err(own)?;
     Ok(Some(Descriptor::new(MEDIA_TYPE_TREE, digest, bytes.len() as u64)))
+}
+
+/// Does something for each, several at once; the first error ends it.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: &(dyn Fn(&T) -> Result<R, Error> + Sync)) -> Result<Vec<R>, Error> {
+    let size = items.len().div_ceil(PARALLEL_REQUESTS).max(1);
+    let part = |part: &[T]| part.iter().map(work).collect::<Result<Vec<R>, Error>>();
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = items.chunks(size).map(|chunk| scope.spawn(move || part(chunk))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<Vec<R>>, Error>>()
+    })?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 /// Whether something has this tag.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use super::document::{Contents, Result as StepResult};
+use super::document::{Contents, Result as StepResult, TREE_LIMIT};
 use super::source::{Blob, Source};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::image::Descriptor;
@@ -13,9 +13,6 @@ use crate::registry::{Client, Reference};
 use crate::request::CacheSource;
 use crate::store::{Cause, LayerDescriptor, Store, Tell};
 use crate::tree::LayerTree;
-
-/// Most bytes of a table of contents: some ten million paths.
-const TREE_LIMIT: u64 = 512 << 20;
 
 /// All caches of a build.
 #[derive(Debug, Default)]

@@ -143,7 +143,7 @@ fn solve_all(
     let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
     let attempt = || {
         let outputs = solve(&inputs, worker, options, events).map_err(|failure| locate(failure, graph, source))?;
-        cache::bring(request, graph, worker, &outputs).map(|()| outputs)
+        cache::bring(request, graph, worker, &outputs, events).map(|()| outputs)
     };
     std::thread::scope(|scope| {
         let check = scope.spawn(check);

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::assemble::{Assembled, Inline, Solved};
 use super::build::Events;
 use crate::cache::{Bundle, Entry, Shared};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, StepId};
+use crate::event::{Event, StepId, StepInfo};
 use crate::layer::{LayerOptions, effective_level};
 use crate::plan::{BuildGraph, Op, RootInput};
 use crate::registry::{Client, Reference};
@@ -54,17 +55,36 @@ pub(super) fn needs_layers(request: &BuildRequest) -> bool {
     !request.tags.is_empty() || request.outputs.is_empty() || !request.outputs.iter().all(elsewhere)
 }
 
-/// Fetches the layers of the image that are still elsewhere, if somebody reads them.
+/// Fetches the layers of the image that are still elsewhere, if somebody reads them. It is shown as a step of its own.
 pub(super) fn bring(
     request: &BuildRequest,
     graph: &BuildGraph,
     worker: &BuildWorker<'_>,
     outputs: &[StepOutput],
+    events: Events<'_>,
 ) -> Result<(), Error> {
-    match graph.target.root.step().map(|step| (step, &outputs[step.0])) {
-        Some((step, StepOutput::Root(root))) if needs_layers(request) => worker.bring(step, &root.layers()),
-        _ => Ok(()),
+    let root = match graph.target.root.step().map(|step| &outputs[step.0]) {
+        Some(StepOutput::Root(root)) if needs_layers(request) => root,
+        _ => return Ok(()),
+    };
+    let absent = worker.absent(&root.layers())?;
+    if absent.is_empty() {
+        return Ok(());
     }
+    let step = StepId(graph.steps.len());
+    let name = format!("[internal] fetch {} of the image's layers", absent.len());
+    events(Event::Plan { steps: vec![StepInfo { step, name, stage: None, line: None }] });
+    events(Event::StepStarted { step, reason: None });
+    let started = Instant::now();
+    let brought = worker.bring(step, &absent);
+    events(match &brought {
+        Ok(()) => {
+            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Event::StepFinished { step, duration_ms }
+        }
+        Err(error) => Event::StepFailed { step, message: error.to_string() },
+    });
+    brought
 }
 
 /// Gives the image's own layers that came from a cache the compression of this build.

@@ -101,9 +101,21 @@ impl BuildWorker<'_> {
         }
     }
 
+    /// Those of `layers` that are promised and not there.
+    pub(crate) fn absent(&self, layers: &[LayerDescriptor]) -> Result<Vec<LayerDescriptor>, Error> {
+        let mut absent = Vec::new();
+        for layer in layers.iter().filter(|layer| self.store.is_promised(&layer.digest)) {
+            let there = self.store.has_blob(&layer.digest);
+            if !there.map_err(|error| Error::from_source(ErrorKind::Store, &error))? {
+                absent.push(layer.clone());
+            }
+        }
+        Ok(absent)
+    }
+
     /// Fetches those of `layers` that are promised and not there, several at once.
     pub(crate) fn bring(&self, id: StepId, layers: &[LayerDescriptor]) -> Result<(), Error> {
-        let promised: Vec<_> = layers.iter().filter(|layer| self.store.is_promised(&layer.digest)).collect();
+        let promised = self.absent(layers)?;
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
         let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
