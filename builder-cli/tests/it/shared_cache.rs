@@ -163,9 +163,25 @@ fn the_smallest_cache_has_the_stage_that_is_built_and_is_written_with_the_fewest
     let asked = log.iter().filter(|logged| logged.line.starts_with("HEAD /v2/cache/manifests/")).count();
     assert_eq!((asked, put_tags(&log)), (1, 1), "the base has no step to be found by: {log:#?}");
     let other = machine();
-    let run = build(&other, &app(&host), &["--cache-from", &cache, "--output", "type=cacheonly"]);
+    // The other stage is only described: that is enough to see that nothing changed, and no more.
+    let image = ["--cache-from", &cache, "--cache-strict", "--output", "type=oci,tar=false,dest=out"];
+    let run = build(&other, &app(&host), &image);
     run.ok();
-    assert_eq!(words(&run), ["RAN", "RAN", "RAN", "CACHED", "CACHED", "CACHED"], "{:?}", run.steps());
+    assert_eq!(words(&run), ["CACHED"; 6], "{:?}", run.steps());
+    assert_eq!(Image::open(&other.path("out"), None).text("app/copy"), "1\n2\n");
+    let changed = machine();
+    changed.file("src/two", "other\n");
+    let run = build(&changed, &app(&host), &image);
+    run.ok();
+    assert_eq!(warnings(&run), [""; 0]);
+    assert!(events(&run, "step_failed").is_empty(), "{}", run.stdout);
+    assert_eq!(Image::open(&changed.path("out"), None).text("app/copy"), "1\nother\n");
+    let of_first = events(&run, "step_found").iter().filter(|event| event["step"] == 5).count();
+    assert!(of_first >= 1, "what has its layers is still found: {}", run.stdout);
+    // A stage that is only described is made when it is what is built.
+    let run = build(&machine(), &app(&host), &[&["--target", "build"], &image[..]].concat());
+    run.ok();
+    assert_eq!(words(&run).iter().filter(|word| *word == "RAN").count(), 3, "{:?}", run.steps());
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) found_in: Option<String>,
     /// Done by this build, so that it counts whatever others have.
     pub(crate) is_new: bool,
+    /// Its layers are only described.
+    pub(crate) is_hollow: bool,
 }
 
 /// What a build shares, in the store.
@@ -58,7 +60,8 @@ impl Bundle {
     pub(crate) fn make(store: &Store, entries: Vec<Entry>) -> Result<Self, Error> {
         let layers = distinct(&entries);
         let mut document = Document { levels: layers.iter().map(|(_, level)| *level).collect(), ..Document::default() };
-        document.records = records(&entries, &layers, true);
+        document.described = described(&entries);
+        document.records = records(&entries, (&layers, &document.described), true);
         let mut blobs: Vec<Descriptor> = layers.iter().map(|(layer, _)| describe(layer)).collect();
         let mut trees: BTreeMap<DiffId, &LayerDescriptor> = BTreeMap::new();
         for entry in &entries {
@@ -100,7 +103,8 @@ impl Bundle {
         origins: &HashMap<Digest, Vec<Reference>>,
     ) -> Result<(), Error> {
         let mut targets: Vec<Reference> = Vec::new();
-        let wanted = in_parallel(&self.entries, &|entry: &Entry| {
+        let whole: Vec<&Entry> = self.entries.iter().filter(|entry| !entry.is_hollow).collect();
+        let wanted = in_parallel(&whole, &|entry: &&Entry| {
             let tagged = target.with_tag(entry.key.to_string());
             let known = entry.found_in.as_ref() == Some(&target.name());
             let wanted = entry.is_new || !(known || is_there(client, &tagged)?);
@@ -134,14 +138,14 @@ impl Bundle {
 /// there. `None` when there are none.
 pub(crate) fn inline(entries: &[Entry], layers: &[LeveledLayer]) -> Option<serde_json::Value> {
     let levels = layers.iter().map(|(_, level)| *level).collect();
-    let document = Document { records: records(entries, layers, false), levels, ..Document::default() };
+    let document = Document { records: records(entries, (layers, &[]), false), levels, ..Document::default() };
     if document.records.is_empty() { None } else { serde_json::to_value(document).ok() }
 }
 
-/// All layers of the entries, each once.
+/// All layers of entries with layers, each once.
 fn distinct(entries: &[Entry]) -> Vec<LeveledLayer> {
     let mut layers: Vec<LeveledLayer> = Vec::new();
-    for found in entries.iter().flat_map(|entry| &entry.layers) {
+    for found in entries.iter().filter(|entry| !entry.is_hollow).flat_map(|entry| &entry.layers) {
         if !layers.iter().any(|(layer, _)| layer.digest == found.0.digest) {
             layers.push(found.clone());
         }
@@ -149,13 +153,34 @@ fn distinct(entries: &[Entry]) -> Vec<LeveledLayer> {
     layers
 }
 
-/// The entries in terms of `layers`, which are found by what they unpack to. `with_clock` tells when they were made.
-fn records(entries: &[Entry], layers: &[LeveledLayer], with_clock: bool) -> Vec<RecordEntry> {
+/// All layers of the other entries, each once.
+fn described(entries: &[Entry]) -> Vec<LayerDescriptor> {
+    let mut layers: Vec<LayerDescriptor> = Vec::new();
+    for (found, _) in entries.iter().filter(|entry| entry.is_hollow).flat_map(|entry| &entry.layers) {
+        if !layers.contains(found) {
+            layers.push(found.clone());
+        }
+    }
+    layers
+}
+
+/// The entries in terms of `layers`, which are found by what they unpack to, and of those that are only described.
+/// `with_clock` tells when they were made.
+fn records(
+    entries: &[Entry],
+    (layers, described): (&[LeveledLayer], &[LayerDescriptor]),
+    with_clock: bool,
+) -> Vec<RecordEntry> {
     let number = |wanted: &LeveledLayer| layers.iter().position(|(layer, _)| layer.diff_id == wanted.0.diff_id);
+    let described = |wanted: &LeveledLayer| described.iter().position(|layer| *layer == wanted.0);
     let record = |entry: &Entry| {
-        let numbers: Option<Vec<usize>> = entry.layers.iter().map(number).collect();
+        let numbers: Vec<usize> = match entry.is_hollow {
+            false => entry.layers.iter().map(number).collect::<Option<_>>()?,
+            true => entry.layers.iter().map(described).collect::<Option<_>>()?,
+        };
         let made = entry.made.filter(|_| with_clock);
-        Some(RecordEntry { key: entry.key.to_string(), layers: numbers?, created: entry.created, made })
+        let (layers, described) = if entry.is_hollow { (Vec::new(), numbers) } else { (numbers, Vec::new()) };
+        Some(RecordEntry { key: entry.key.to_string(), layers, described, created: entry.created, made })
     };
     entries.iter().filter_map(record).collect()
 }

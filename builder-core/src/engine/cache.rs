@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId, StepInfo};
 use crate::layer::{LayerOptions, effective_level};
-use crate::plan::{BuildGraph, Op, RootInput};
+use crate::plan::{BuildGraph, Op, RootInput, Step};
 use crate::registry::{Client, Reference};
 use crate::request::{BuildRequest, CacheMode, CachePlace, CacheTarget, Compression, Output};
 use crate::store::Store;
@@ -63,11 +63,12 @@ pub(super) fn bring(
     outputs: &[StepOutput],
     events: Events<'_>,
 ) -> Result<(), Error> {
-    let root = match graph.target.root.step().map(|step| &outputs[step.0]) {
-        Some(StepOutput::Root(root)) if needs_layers(request) => root,
-        _ => return Ok(()),
+    let Some(StepOutput::Root(root)) = graph.target.root.step().map(|step| &outputs[step.0]) else { return Ok(()) };
+    let absent = match needs_layers(request) {
+        true => worker.absent(&root.layers())?,
+        // A registry may have the others.
+        false => worker.hollow(&root.layers())?,
     };
-    let absent = worker.absent(&root.layers())?;
     if absent.is_empty() {
         return Ok(());
     }
@@ -128,22 +129,21 @@ pub(super) struct Results<'a> {
 }
 
 impl Results<'_> {
-    fn entries(&self, mode: CacheMode) -> Vec<Entry> {
-        let wanted = match mode {
-            CacheMode::Min => Some(final_stage(self.graph)),
-            CacheMode::Max => None,
+    fn entries(&self, mode: CacheMode) -> Result<Vec<Entry>, Error> {
+        let with_layers = match mode {
+            CacheMode::Min => final_stage(self.graph),
+            CacheMode::Max => self.graph.steps.iter().map(Step::id).collect(),
         };
-        let mut entries = self.worker.results(wanted.as_ref());
+        let mut entries = self.worker.results_around(&with_layers)?;
         for (step, output) in self.graph.steps.iter().zip(self.outputs) {
-            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&step.id()));
-            if let (Op::Image(_), StepOutput::Root(root), true) = (&step.op, output, is_wanted) {
+            if let (Op::Image(_), StepOutput::Root(root)) = (&step.op, output) {
                 entries.push(base_entry(root));
             }
         }
         // Two steps may be the same.
         let distinct: BTreeMap<String, Entry> =
             entries.into_iter().rev().map(|entry| (entry.key.to_string(), entry)).collect();
-        distinct.into_values().collect()
+        Ok(distinct.into_values().collect())
     }
 
     /// What the config of the image says, if that is asked for.
@@ -198,7 +198,7 @@ impl Writer<'_> {
         mode: CacheMode,
         write: impl FnOnce(&Bundle) -> Result<(), crate::cache::Error>,
     ) -> Result<Digest, Error> {
-        let written = Bundle::make(self.store, results.entries(mode)).and_then(|bundle| {
+        let written = Bundle::make(self.store, results.entries(mode)?).and_then(|bundle| {
             write(&bundle)?;
             Ok(bundle.digest())
         });

@@ -435,7 +435,7 @@ impl Worker for BuildWorker<'_> {
 
     fn cancel(&self) {
         // Then the build goes on without it, and what is done meanwhile is not lost.
-        if self.options.shared.broken().is_none() || self.options.cache_strict {
+        if self.blamed_cache().is_none() {
             self.kill_switch.throw();
         }
     }
