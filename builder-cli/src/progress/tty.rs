@@ -45,6 +45,11 @@ impl Tty {
     }
 
     fn start(&mut self, step: StepId) {
+        // A step may start over.
+        if let Some(before) = self.live.remove(&step) {
+            before.bar.finish_and_clear();
+            self.screen.remove(&before.bar);
+        }
         let bar = self.screen.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {prefix:.bold} {elapsed:.dim}{msg}") {
             bar.set_style(style);

@@ -139,6 +139,70 @@ fn get(registry: &Registry, path: &str) -> Vec<u8> {
     answer.split_off(at + 4)
 }
 
+#[test]
+fn the_smallest_cache_has_the_stage_that_is_built_and_is_written_with_the_fewest_requests() {
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let host = registry.host();
+    let cache = format!("type=registry,ref={host}/cache:main");
+    let first = machine();
+    let options = ["--cache-to", &cache, "--cache-from", &cache, "--output", "type=cacheonly"];
+    build(&first, &app(&host), &options).ok();
+    let put_tags =
+        |log: &[Logged]| log.iter().filter(|logged| logged.line.starts_with("PUT /v2/cache/manifests/")).count();
+    let log = registry.take_log();
+    assert_eq!(put_tags(&log), 5, "three steps, the base, and the name");
+    // Nothing new: whoever looks finds it, so only the name is written.
+    build(&first, &app(&host), &options).ok();
+    let log = registry.take_log();
+    assert_eq!(put_tags(&log), 1, "{log:#?}");
+    assert!(!log.iter().any(|logged| logged.line.starts_with("PUT /v2/cache/blobs/")), "{log:#?}");
+    // What was found in this very repository is not asked for again.
+    build(&machine(), &app(&host), &options).ok();
+    let log = registry.take_log();
+    let asked = log.iter().filter(|logged| logged.line.starts_with("HEAD /v2/cache/manifests/")).count();
+    assert_eq!((asked, put_tags(&log)), (1, 1), "the base has no step to be found by: {log:#?}");
+    let other = machine();
+    // The other stage is only described: that is enough to see that nothing changed, and no more.
+    let image = ["--cache-from", &cache, "--cache-strict", "--output", "type=oci,tar=false,dest=out"];
+    let run = build(&other, &app(&host), &image);
+    run.ok();
+    assert_eq!(words(&run), ["CACHED"; 6], "{:?}", run.steps());
+    assert_eq!(Image::open(&other.path("out"), None).text("app/copy"), "1\n2\n");
+    let changed = machine();
+    changed.file("src/two", "other\n");
+    let run = build(&changed, &app(&host), &image);
+    run.ok();
+    assert_eq!(warnings(&run), [""; 0]);
+    assert!(events(&run, "step_failed").is_empty(), "{}", run.stdout);
+    assert_eq!(Image::open(&changed.path("out"), None).text("app/copy"), "1\nother\n");
+    let of_first = events(&run, "step_found").iter().filter(|event| event["step"] == 5).count();
+    assert!(of_first >= 1, "what has its layers is still found: {}", run.stdout);
+    // A stage that is only described is made when it is what is built.
+    let run = build(&machine(), &app(&host), &[&["--target", "build"], &image[..]].concat());
+    run.ok();
+    assert_eq!(words(&run).iter().filter(|word| *word == "RAN").count(), 3, "{:?}", run.steps());
+}
+
+#[test]
+fn a_cache_in_another_compression_gives_the_same_image() {
+    let env = machine();
+    let layout = ["--compression", "zstd", "--output", "type=oci,tar=false,dest=out"];
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+    build(&env, FILES, &[&layout[..], &epoch[..]].concat()).ok();
+    let expected = Image::open(&env.path("out"), None).manifest;
+    let to = ["--cache-to", "type=local,dest=gzip,mode=max", "--output", "type=cacheonly"];
+    build(&env, FILES, &[&to[..], &epoch[..]].concat()).ok();
+    let other = machine();
+    let from = format!("type=local,src={}", env.path("gzip").display());
+    let run = build(&other, FILES, &[&["--cache-from", &from], &layout[..], &epoch[..]].concat());
+    run.ok();
+    assert_eq!(words(&run), ["CACHED"; 4]);
+    assert_eq!(Image::open(&other.path("out"), None).manifest, expected);
+    let fetch = events(&run, "plan").iter().any(|plan| plan.to_string().contains("fetch 2 of the image's layers"));
+    assert!(fetch, "{}", run.stdout);
+}
+
 /// Names of the blobs of a layout.
 fn blobs(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir.join("blobs/sha256")).unwrap().flatten();

@@ -13,6 +13,8 @@ use crate::store::LayerDescriptor;
 pub(crate) const CONFIG_FIELD: &str = "builder.cache";
 /// Media type of a stored tree.
 pub(super) const MEDIA_TYPE_TREE: &str = "application/vnd.builder.tree.v1";
+/// Most bytes of a stored tree: about a million paths.
+pub(super) const TREE_LIMIT: u64 = 64 << 20;
 /// Version of the form. Another one counts as no cache.
 const VERSION: u32 = 1;
 
@@ -25,6 +27,9 @@ pub(super) struct Document {
     pub(super) levels: Vec<Option<u8>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) trees: Vec<TreeEntry>,
+    /// Layers whose bytes are not shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) described: Vec<LayerDescriptor>,
 }
 
 /// Result of a step.
@@ -33,7 +38,11 @@ pub(super) struct RecordEntry {
     /// Hexadecimal.
     pub(super) key: String,
     /// Numbers of layers of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) layers: Vec<usize>,
+    /// In their place, numbers of layers that are only described.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) described: Vec<usize>,
     /// `created` of the step, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) created: Option<i64>,
@@ -52,7 +61,7 @@ pub(super) struct TreeEntry {
 
 impl Default for Document {
     fn default() -> Self {
-        Self { version: VERSION, records: Vec::new(), levels: Vec::new(), trees: Vec::new() }
+        Self { version: VERSION, records: Vec::new(), levels: Vec::new(), trees: Vec::new(), described: Vec::new() }
     }
 }
 
@@ -63,6 +72,8 @@ pub(super) type LeveledLayer = (LayerDescriptor, Option<u8>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Result {
     pub(super) layers: Vec<LeveledLayer>,
+    /// Whether the bytes of its layers are not shared.
+    pub(super) is_hollow: bool,
     pub(super) created: Option<i64>,
     pub(super) made: Option<i64>,
 }
@@ -104,8 +115,14 @@ pub(super) fn read(
     let mut contents = Contents::default();
     for record in &document.records {
         let key = CacheKey::parse(&record.key).ok_or_else(|| damaged(format!("{:?} is no key", record.key)))?;
-        let layers = record.layers.iter().map(layer).collect::<std::result::Result<_, _>>()?;
-        contents.results.insert(key, Result { layers, created: record.created, made: record.made });
+        let mut layers = record.layers.iter().map(layer).collect::<std::result::Result<Vec<_>, _>>()?;
+        for number in &record.described {
+            let layer = document.described.get(*number).filter(|layer| layer_compression(&layer.media_type).is_some());
+            let layer = layer.ok_or_else(|| damaged(format!("described layer {number} is none")))?;
+            layers.push((layer.clone(), None));
+        }
+        let is_hollow = !record.described.is_empty();
+        contents.results.insert(key, Result { layers, is_hollow, created: record.created, made: record.made });
     }
     for tree in &document.trees {
         let blob = manifest.layers.get(tree.blob).filter(|blob| blob.media_type == MEDIA_TYPE_TREE);

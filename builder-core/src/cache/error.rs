@@ -34,6 +34,9 @@ pub(crate) enum Error {
     /// Its table of contents is another layer's.
     #[error("the cache {name} has a wrong table of contents for the layer {diff_id}")]
     Tree { name: String, diff_id: DiffId },
+    /// Only what the layer is was shared, and now somebody reads it.
+    #[error("the cache {name} does not have the layer {diff_id}, which is not of the stage that was built")]
+    Hollow { name: String, diff_id: DiffId },
     /// The store.
     #[error("the store cannot take a layer of the cache {name}")]
     Store { name: String, source: store::Error },

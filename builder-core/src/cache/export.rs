@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::Error;
-use super::document::{Document, LeveledLayer, MEDIA_TYPE_TREE, RecordEntry, TreeEntry};
+use super::document::{Document, LeveledLayer, MEDIA_TYPE_TREE, RecordEntry, TREE_LIMIT, TreeEntry};
 use super::{CONFIG_FIELD, import::Shared};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::export::{self, Push};
-use crate::image::{ANNOTATION_REF_NAME, Descriptor, ImageConfig, MEDIA_TYPE_CONFIG, Manifest, Platform};
+use crate::image::{
+    ANNOTATION_REF_NAME, Descriptor, ImageConfig, MANIFEST_LIMIT, MEDIA_TYPE_CONFIG, Manifest, Platform,
+};
 use crate::layer;
 use crate::registry::{self, Client, Reference};
 use crate::store::{LayerDescriptor, Store};
@@ -16,6 +18,8 @@ use crate::store::{LayerDescriptor, Store};
 /// Content that stands for none, where a registry wants a layer (image-spec `manifest.md`, "Guidance for an Empty
 /// Descriptor").
 const EMPTY: &[u8] = b"{}";
+/// Tags asked for or put at once.
+const PARALLEL_REQUESTS: usize = 4;
 const MEDIA_TYPE_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The result of a step, to be shared.
@@ -35,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) found_in: Option<String>,
     /// Done by this build, so that it counts whatever others have.
     pub(crate) is_new: bool,
+    /// Its layers are only described.
+    pub(crate) is_hollow: bool,
 }
 
 /// What a build shares, in the store.
@@ -54,7 +60,8 @@ impl Bundle {
     pub(crate) fn make(store: &Store, entries: Vec<Entry>) -> Result<Self, Error> {
         let layers = distinct(&entries);
         let mut document = Document { levels: layers.iter().map(|(_, level)| *level).collect(), ..Document::default() };
-        document.records = records(&entries, &layers, true);
+        document.described = described(&entries);
+        document.records = records(&entries, (&layers, &document.described), true);
         let mut blobs: Vec<Descriptor> = layers.iter().map(|(layer, _)| describe(layer)).collect();
         let mut trees: BTreeMap<DiffId, &LayerDescriptor> = BTreeMap::new();
         for entry in &entries {
@@ -95,20 +102,27 @@ impl Bundle {
         (name, target): (&str, &Reference),
         origins: &HashMap<Digest, Vec<Reference>>,
     ) -> Result<(), Error> {
-        let mut targets = Vec::new();
-        for entry in &self.entries {
+        let mut targets: Vec<Reference> = Vec::new();
+        let whole: Vec<&Entry> = self.entries.iter().filter(|entry| !entry.is_hollow).collect();
+        let wanted = in_parallel(&whole, &|entry: &&Entry| {
             let tagged = target.with_tag(entry.key.to_string());
-            if entry.is_new || !(entry.found_in.as_ref() == Some(&target.name()) || is_there(client, &tagged)?) {
-                targets.push(tagged);
-            }
-        }
+            let known = entry.found_in.as_ref() == Some(&target.name());
+            let wanted = entry.is_new || !(known || is_there(client, &tagged)?);
+            Ok(wanted.then_some(tagged))
+        })?;
+        targets.extend(wanted.into_iter().flatten());
         let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         targets.extend(has_tag.then(|| target.clone()));
-        if targets.is_empty() {
-            return Ok(());
-        }
+        let Some((first, rest)) = targets.split_first() else { return Ok(()) };
         let push = Push { store, client, image: &self.descriptor, origins };
-        push.run(&targets).map_err(|source| Error::Write { name: name.to_owned(), source })
+        push.run(std::slice::from_ref(first)).map_err(|source| Error::Write { name: name.to_owned(), source })?;
+        // All that the manifest names is there now.
+        let manifest = store.read_blob(&self.descriptor.digest, MANIFEST_LIMIT).map_err(own)?;
+        let tag = |tagged: &Reference| match client.push_manifest(tagged, &self.descriptor.media_type, &manifest) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Ask { name: name.to_owned(), source }),
+        };
+        in_parallel(rest, &tag).map(drop)
     }
 
     /// Makes it the whole content of the directory `dir`.
@@ -124,14 +138,14 @@ impl Bundle {
 /// there. `None` when there are none.
 pub(crate) fn inline(entries: &[Entry], layers: &[LeveledLayer]) -> Option<serde_json::Value> {
     let levels = layers.iter().map(|(_, level)| *level).collect();
-    let document = Document { records: records(entries, layers, false), levels, ..Document::default() };
+    let document = Document { records: records(entries, (layers, &[]), false), levels, ..Document::default() };
     if document.records.is_empty() { None } else { serde_json::to_value(document).ok() }
 }
 
-/// All layers of the entries, each once.
+/// All layers of entries with layers, each once.
 fn distinct(entries: &[Entry]) -> Vec<LeveledLayer> {
     let mut layers: Vec<LeveledLayer> = Vec::new();
-    for found in entries.iter().flat_map(|entry| &entry.layers) {
+    for found in entries.iter().filter(|entry| !entry.is_hollow).flat_map(|entry| &entry.layers) {
         if !layers.iter().any(|(layer, _)| layer.digest == found.0.digest) {
             layers.push(found.clone());
         }
@@ -139,13 +153,34 @@ fn distinct(entries: &[Entry]) -> Vec<LeveledLayer> {
     layers
 }
 
-/// The entries in terms of `layers`, which are found by what they unpack to. `with_clock` tells when they were made.
-fn records(entries: &[Entry], layers: &[LeveledLayer], with_clock: bool) -> Vec<RecordEntry> {
+/// All layers of the other entries, each once.
+fn described(entries: &[Entry]) -> Vec<LayerDescriptor> {
+    let mut layers: Vec<LayerDescriptor> = Vec::new();
+    for (found, _) in entries.iter().filter(|entry| entry.is_hollow).flat_map(|entry| &entry.layers) {
+        if !layers.contains(found) {
+            layers.push(found.clone());
+        }
+    }
+    layers
+}
+
+/// The entries in terms of `layers`, which are found by what they unpack to, and of those that are only described.
+/// `with_clock` tells when they were made.
+fn records(
+    entries: &[Entry],
+    (layers, described): (&[LeveledLayer], &[LayerDescriptor]),
+    with_clock: bool,
+) -> Vec<RecordEntry> {
     let number = |wanted: &LeveledLayer| layers.iter().position(|(layer, _)| layer.diff_id == wanted.0.diff_id);
+    let described = |wanted: &LeveledLayer| described.iter().position(|layer| *layer == wanted.0);
     let record = |entry: &Entry| {
-        let numbers: Option<Vec<usize>> = entry.layers.iter().map(number).collect();
+        let numbers: Vec<usize> = match entry.is_hollow {
+            false => entry.layers.iter().map(number).collect::<Option<_>>()?,
+            true => entry.layers.iter().map(described).collect::<Option<_>>()?,
+        };
         let made = entry.made.filter(|_| with_clock);
-        Some(RecordEntry { key: entry.key.to_string(), layers: numbers?, created: entry.created, made })
+        let (layers, described) = if entry.is_hollow { (Vec::new(), numbers) } else { (numbers, Vec::new()) };
+        Some(RecordEntry { key: entry.key.to_string(), layers, described, created: entry.created, made })
     };
     entries.iter().filter_map(record).collect()
 }
@@ -154,7 +189,8 @@ fn describe(layer: &LayerDescriptor) -> Descriptor {
     Descriptor::new(layer.media_type.clone(), layer.digest, layer.size)
 }
 
-/// The stored tree of a layer as a blob; `None` where only fetching the layer would tell it.
+/// The stored tree of a layer as a blob; `None` where only fetching the layer would tell it, and for one so large that
+/// nobody would read it.
 fn tree(store: &Store, layer: &LayerDescriptor) -> Result<Option<Descriptor>, Error> {
     let known = match store.tree(&layer.diff_id).map_err(own)? {
         Some(tree) => Some(tree),
@@ -164,8 +200,25 @@ fn tree(store: &Store, layer: &LayerDescriptor) -> Result<Option<Descriptor>, Er
     let Some(tree) = known else { return Ok(None) };
     let mut bytes = Vec::new();
     tree.encode(&mut bytes).map_err(own)?;
+    if bytes.len() as u64 > TREE_LIMIT {
+        return Ok(None);
+    }
     let digest = store.put_blob(&bytes).map_err(own)?;
     Ok(Some(Descriptor::new(MEDIA_TYPE_TREE, digest, bytes.len() as u64)))
+}
+
+/// Does something for each, several at once; the first error ends it.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: &(dyn Fn(&T) -> Result<R, Error> + Sync)) -> Result<Vec<R>, Error> {
+    let size = items.len().div_ceil(PARALLEL_REQUESTS).max(1);
+    let part = |part: &[T]| part.iter().map(work).collect::<Result<Vec<R>, Error>>();
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = items.chunks(size).map(|chunk| scope.spawn(move || part(chunk))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<Vec<R>>, Error>>()
+    })?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 /// Whether something has this tag.

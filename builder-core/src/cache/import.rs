@@ -1,10 +1,10 @@
 //! Looking a key up, and promising what was found to the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use super::document::{Contents, Result as StepResult};
+use super::document::{Contents, Result as StepResult, TREE_LIMIT};
 use super::source::{Blob, Source};
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::image::Descriptor;
@@ -13,9 +13,6 @@ use crate::registry::{Client, Reference};
 use crate::request::CacheSource;
 use crate::store::{Cause, LayerDescriptor, Store, Tell};
 use crate::tree::LayerTree;
-
-/// Most bytes of a table of contents: some ten million paths.
-const TREE_LIMIT: u64 = 512 << 20;
 
 /// All caches of a build.
 #[derive(Debug, Default)]
@@ -29,9 +26,22 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// Why what was promised did not come.
-    broken: Option<String>,
+    broken: Option<Broken>,
+    /// Results whose layers nobody shares do not count.
+    whole: bool,
+    /// Layers of such results that are promised all the same.
+    hollow: HashSet<Digest>,
     /// Repositories that have a promised layer.
     origins: HashMap<Digest, Vec<Reference>>,
+}
+
+/// Why what was promised did not come.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    /// For the user.
+    pub(crate) reason: String,
+    /// Nobody ever had it: only what it is was shared.
+    pub(crate) is_hollow: bool,
 }
 
 /// A result, not yet used.
@@ -69,8 +79,9 @@ impl Shared {
         key: &CacheKey,
         complain: &mut dyn FnMut(Error) -> Result<(), E>,
     ) -> Result<Option<Found>, E> {
+        let whole = lock(&self.state).whole;
         for source in self.sources.iter().filter(|source| !source.is_off()) {
-            let contents = match source.find(key) {
+            let contents = match source.find(key, whole) {
                 Ok(Some(contents)) => contents,
                 Ok(None) => continue,
                 Err(error) => {
@@ -78,7 +89,8 @@ impl Shared {
                     continue;
                 }
             };
-            let Some(result) = contents.results.get(key).cloned() else { continue };
+            let result = contents.results.get(key).filter(|result| !(whole && result.is_hollow));
+            let Some(result) = result.cloned() else { continue };
             if self.is_young(result.made.or(result.created)) {
                 return Ok(Some(Found { source: source.clone(), contents, result }));
             }
@@ -106,10 +118,13 @@ impl Shared {
         let store_error = |source| Error::Store { name: found.source.name.clone(), source };
         let mut layers = Vec::new();
         for (layer, level) in &found.result.layers {
-            if let Some(repository) = found.source.repository() {
+            if let Some(repository) = found.source.repository().filter(|_| !found.result.is_hollow) {
                 lock(&self.state).origins.entry(layer.digest).or_default().push(repository.clone());
             }
-            if store.blob_size(&layer.digest).map_err(store_error)? != Some(layer.size) {
+            let is_here = store.blob_size(&layer.digest).map_err(store_error)? == Some(layer.size);
+            if !is_here && found.result.is_hollow {
+                self.promise_hollow(store, found, layer);
+            } else if !is_here {
                 let blob = Descriptor::new(layer.media_type.clone(), layer.digest, layer.size);
                 let blob = Blob::find(&found.source, blob)?;
                 let known = level.and_then(|level| variant(layer, level));
@@ -123,6 +138,21 @@ impl Shared {
             layers.push(layer.clone());
         }
         Ok(layers)
+    }
+
+    /// Promises what nobody has: to be found out only by who wants to read it.
+    fn promise_hollow(&self, store: &Store, found: &Found, layer: &LayerDescriptor) {
+        lock(&self.state).hollow.insert(layer.digest);
+        let (state, name, diff_id) = (self.state.clone(), found.name().to_owned(), layer.diff_id);
+        let bring = move |_: &Store, _: Tell<'_>| -> Result<(), Cause> {
+            Err(note(&state, Error::Hollow { name: name.clone(), diff_id }))
+        };
+        store.promise_blob(layer.digest, None, Box::new(bring));
+    }
+
+    /// Whether a layer is promised that nobody has.
+    pub(crate) fn is_hollow(&self, digest: &Digest) -> bool {
+        lock(&self.state).hollow.contains(digest)
     }
 
     /// Promises the trees of layers that are elsewhere, if this result knows them all. Returns whether it does.
@@ -162,17 +192,24 @@ impl Shared {
     }
 
     /// Why something that a cache promised did not come, if that happened.
-    pub(crate) fn broken(&self) -> Option<String> {
+    pub(crate) fn broken(&self) -> Option<Broken> {
         lock(&self.state).broken.clone()
     }
 
     /// Looks nowhere any more, and takes back what was promised.
     pub(crate) fn give_up(&self, store: &Store) {
         self.sources.iter().for_each(|source| source.switch_off());
+        self.start_over(store, false);
+    }
+
+    /// Counts only results that have their layers from now on, and takes back what was promised.
+    pub(crate) fn insist(&self, store: &Store) {
+        self.start_over(store, true);
+    }
+
+    fn start_over(&self, store: &Store, whole: bool) {
         store.forget_promises();
-        let mut state = lock(&self.state);
-        state.broken = None;
-        state.origins.clear();
+        *lock(&self.state) = State { whole, ..State::default() };
     }
 
     /// For each promised layer, the repositories that have it.
@@ -193,7 +230,13 @@ fn note(state: &Mutex<State>, error: Error) -> Cause {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    lock(state).broken.get_or_insert(text);
+    let is_hollow = matches!(error, Error::Hollow { .. });
+    let broken = Broken { reason: text, is_hollow };
+    let mut state = lock(state);
+    // A cache that is wrong outweighs one that has less than hoped for.
+    if state.broken.as_ref().is_none_or(|known| known.is_hollow) {
+        state.broken = Some(broken);
+    }
     Box::new(error)
 }
 
@@ -236,6 +279,11 @@ impl Found {
     /// When it was made, in seconds since 1970.
     pub(crate) fn made(&self) -> Option<i64> {
         self.result.made
+    }
+
+    /// Whether the bytes of its layers are not shared.
+    pub(crate) fn is_hollow(&self) -> bool {
+        self.result.is_hollow
     }
 
     /// The level that its layers are compressed with.

@@ -7,19 +7,25 @@
 //! REPOSITORY:<cache key>  ─┼▶ manifest   application/vnd.oci.image.manifest.v1+json
 //! REPOSITORY:TAG          ─┘   config    application/vnd.oci.image.config.v1+json
 //!                              │           rootfs.diff_ids   of layers[0..n]
-//!                              │           "builder.cache"   { version, records, levels, trees }
+//!                              │           "builder.cache"   { version, records, levels, trees, described }
 //!                              layers    [0..n]  layers of steps, the image's own blobs
 //!                                        [n..]   application/vnd.builder.tree.v1   tables of contents
 //!
 //! records  { key, layers: [numbers], created, made }   a step's result; no layers: it changed nothing
+//!          { key, described: [numbers] }               the same, but its layers are only described
 //! levels   [level or null]                             compression level of each layer
 //! trees    [{ diff_id, blob: number }]                 what the layer with this diff ID holds, without the layer
+//! described [{ digest, size, diff_id, media_type }]    layers whose bytes are not shared
 //! ```
 //!
 //! There is no table that builders share, so any number of them write at once and none waits: each manifest is complete
 //! in itself, a tag is replaced as a whole, and which of two results of one key it names does not matter. One request
 //! for the first step of a build usually gives the records of all; a key that no manifest read so far has is asked for
 //! by its tag. `TAG`, which a user may give, is the manifest of the last build that was told to write it.
+//!
+//! The smallest cache has the layers of the stage that is built and only describes the others: keys and trees are
+//! enough to find that the image is the same. Who wants to read such a layer starts over without these results. They
+//! are not tagged by their keys, so that they are in nobody's way.
 //!
 //! In a directory the manifest is the only entry of an OCI layout: what it does not reach is removed when it is
 //! written. An inline cache is the same field in the config of an image, where the layers are the image's and there are
@@ -46,4 +52,4 @@ mod tests;
 pub(crate) use document::CONFIG_FIELD;
 pub(crate) use error::Error;
 pub(crate) use export::{Bundle, Entry, inline};
-pub(crate) use import::{Found, Shared};
+pub(crate) use import::{Broken, Found, Shared};

@@ -110,15 +110,20 @@ impl Source {
         Ok(())
     }
 
-    /// The manifest that has a result for `key`, read if need be.
-    pub(super) fn find(&self, key: &CacheKey) -> Result<Option<Arc<Contents>>, Error> {
+    /// The manifest that has a result for `key`, read if need be; one that has its layers rather than one that has not,
+    /// which with `whole` counts as none.
+    pub(super) fn find(&self, key: &CacheKey, whole: bool) -> Result<Option<Arc<Contents>>, Error> {
         self.open()?;
         if self.is_off() {
             return Ok(None);
         }
         {
             let known = lock(&self.known);
-            let found = known.contents.iter().find(|contents| contents.results.contains_key(key));
+            let has = |wants_layers: bool| {
+                let fits = |result: &document::Result| !(wants_layers && result.is_hollow);
+                known.contents.iter().find(|contents| contents.results.get(key).is_some_and(fits))
+            };
+            let found = has(true).or_else(|| if whole { None } else { has(false) });
             if found.is_some() || known.missing.contains(key) {
                 return Ok(found.cloned());
             }

@@ -46,6 +46,7 @@ impl Fixture {
             made: Some(200),
             found_in: None,
             is_new: true,
+            is_hollow: false,
         }
     }
 
@@ -150,7 +151,7 @@ fn a_found_layer_comes_when_it_is_read_although_the_directory_was_rewritten() {
     assert!(!second.store.has_blob(&layer.digest).unwrap(), "the tree was enough");
     second.store.open_blob(&layer.digest).unwrap();
     assert!(second.store.tree(&layer.diff_id).unwrap().is_some(), "it was read and proved right");
-    assert_eq!(shared.broken(), None);
+    assert!(shared.broken().is_none());
 }
 
 #[test]
@@ -181,9 +182,33 @@ fn a_tree_of_another_layer_breaks_the_cache_when_the_layer_comes() {
     let believed = crate::layer::ensure_tree(&second.store, &a).unwrap();
     assert_eq!(believed.entries().last().unwrap().path, b"b");
     assert!(second.store.open_blob(&a.digest).is_err());
-    assert!(shared.broken().unwrap().contains("wrong table of contents"), "{:?}", shared.broken());
+    assert!(shared.broken().unwrap().reason.contains("wrong table of contents"), "{:?}", shared.broken());
     shared.give_up(&second.store);
     assert!(shared.is_empty() && shared.broken().is_none());
     let read = crate::layer::ensure_tree(&second.store, &a).unwrap();
     assert_eq!(read.entries().last().unwrap().path, b"a", "the layer itself tells");
+}
+
+#[test]
+fn a_layer_that_is_only_described_is_enough_until_somebody_reads_it() {
+    let first = Fixture::new();
+    let (kept, described) = (first.layer("a"), first.layer("b"));
+    let hollow = Entry { is_hollow: true, ..first.entry(2, std::slice::from_ref(&described)) };
+    let entries = vec![first.entry(1, &[kept]), hollow];
+    let (manifest, _) = first.documents(entries.clone());
+    assert!(!manifest.layers.iter().any(|blob| blob.digest == described.digest));
+    Bundle::make(&first.store, entries).unwrap().write(&first.store, &first.path()).unwrap();
+
+    let second = Fixture::new();
+    let shared = directory(&first, None);
+    let found = find(&shared, 2).unwrap();
+    assert!(found.is_hollow());
+    shared.promise(&second.store, &found, &|_, _| None).unwrap();
+    let tree = crate::layer::ensure_tree(&second.store, &described).unwrap();
+    assert_eq!(tree.entries().last().unwrap().path, b"b");
+    assert!(shared.is_hollow(&described.digest) && shared.broken().is_none());
+    assert!(second.store.open_blob(&described.digest).is_err());
+    assert!(shared.broken().unwrap().is_hollow);
+    shared.insist(&second.store);
+    assert!(find(&shared, 2).is_none() && find(&shared, 1).is_some() && !shared.is_empty());
 }

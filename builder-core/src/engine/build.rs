@@ -152,13 +152,24 @@ fn solve_all(
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
     let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
     let attempt = || {
-        let outputs = solve(&inputs, worker, options, events).map_err(|failure| locate(failure, graph, source))?;
-        cache::bring(request, graph, worker, &outputs).map(|()| outputs)
+        // It is not the step that failed.
+        let told = |event: Event| match event {
+            Event::StepFailed { .. } if worker.blamed_cache().is_some() => {}
+            event => events(event),
+        };
+        let outputs = solve(&inputs, worker, options, &told).map_err(|failure| locate(failure, graph, source))?;
+        cache::bring(request, graph, worker, &outputs, events).map(|()| outputs)
     };
     std::thread::scope(|scope| {
         let check = scope.spawn(check);
         let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
-        let outputs = attempt().or_else(|error| if worker.gives_up_caches() { attempt() } else { Err(error) });
+        let outputs = loop {
+            match (attempt(), worker.blamed_cache()) {
+                // Each time there is less of caches.
+                (Err(_), Some(blamed)) => worker.do_without(&blamed),
+                (outputs, _) => break outputs,
+            }
+        };
         // That an image cannot be pushed ends the build, whatever else then fails.
         for other in [check, prefetch] {
             other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::assemble::{Assembled, Inline, Solved};
 use super::build::Events;
 use crate::cache::{Bundle, Entry, Shared};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, StepId};
+use crate::event::{Event, StepId, StepInfo};
 use crate::layer::{LayerOptions, effective_level};
-use crate::plan::{BuildGraph, Op, RootInput};
+use crate::plan::{BuildGraph, Op, RootInput, Step};
 use crate::registry::{Client, Reference};
 use crate::request::{BuildRequest, CacheMode, CachePlace, CacheTarget, Compression, Output};
 use crate::store::Store;
@@ -54,17 +55,37 @@ pub(super) fn needs_layers(request: &BuildRequest) -> bool {
     !request.tags.is_empty() || request.outputs.is_empty() || !request.outputs.iter().all(elsewhere)
 }
 
-/// Fetches the layers of the image that are still elsewhere, if somebody reads them.
+/// Fetches the layers of the image that are still elsewhere, if somebody reads them. It is shown as a step of its own.
 pub(super) fn bring(
     request: &BuildRequest,
     graph: &BuildGraph,
     worker: &BuildWorker<'_>,
     outputs: &[StepOutput],
+    events: Events<'_>,
 ) -> Result<(), Error> {
-    match graph.target.root.step().map(|step| (step, &outputs[step.0])) {
-        Some((step, StepOutput::Root(root))) if needs_layers(request) => worker.bring(step, &root.layers()),
-        _ => Ok(()),
+    let Some(StepOutput::Root(root)) = graph.target.root.step().map(|step| &outputs[step.0]) else { return Ok(()) };
+    let absent = match needs_layers(request) {
+        true => worker.absent(&root.layers())?,
+        // A registry may have the others.
+        false => worker.hollow(&root.layers())?,
+    };
+    if absent.is_empty() {
+        return Ok(());
     }
+    let step = StepId(graph.steps.len());
+    let name = format!("[internal] fetch {} of the image's layers", absent.len());
+    events(Event::Plan { steps: vec![StepInfo { step, name, stage: None, line: None }] });
+    events(Event::StepStarted { step, reason: None });
+    let started = Instant::now();
+    let brought = worker.bring(step, &absent);
+    events(match &brought {
+        Ok(()) => {
+            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Event::StepFinished { step, duration_ms }
+        }
+        Err(error) => Event::StepFailed { step, message: error.to_string() },
+    });
+    brought
 }
 
 /// Gives the image's own layers that came from a cache the compression of this build.
@@ -108,22 +129,21 @@ pub(super) struct Results<'a> {
 }
 
 impl Results<'_> {
-    fn entries(&self, mode: CacheMode) -> Vec<Entry> {
-        let wanted = match mode {
-            CacheMode::Min => Some(final_stage(self.graph)),
-            CacheMode::Max => None,
+    fn entries(&self, mode: CacheMode) -> Result<Vec<Entry>, Error> {
+        let with_layers = match mode {
+            CacheMode::Min => final_stage(self.graph),
+            CacheMode::Max => self.graph.steps.iter().map(Step::id).collect(),
         };
-        let mut entries = self.worker.results(wanted.as_ref());
+        let mut entries = self.worker.results_around(&with_layers)?;
         for (step, output) in self.graph.steps.iter().zip(self.outputs) {
-            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&step.id()));
-            if let (Op::Image(_), StepOutput::Root(root), true) = (&step.op, output, is_wanted) {
+            if let (Op::Image(_), StepOutput::Root(root)) = (&step.op, output) {
                 entries.push(base_entry(root));
             }
         }
         // Two steps may be the same.
         let distinct: BTreeMap<String, Entry> =
             entries.into_iter().rev().map(|entry| (entry.key.to_string(), entry)).collect();
-        distinct.into_values().collect()
+        Ok(distinct.into_values().collect())
     }
 
     /// What the config of the image says, if that is asked for.
@@ -178,7 +198,7 @@ impl Writer<'_> {
         mode: CacheMode,
         write: impl FnOnce(&Bundle) -> Result<(), crate::cache::Error>,
     ) -> Result<Digest, Error> {
-        let written = Bundle::make(self.store, results.entries(mode)).and_then(|bundle| {
+        let written = Bundle::make(self.store, results.entries(mode)?).and_then(|bundle| {
             write(&bundle)?;
             Ok(bundle.digest())
         });

@@ -14,6 +14,7 @@ mod key;
 mod mirror;
 mod mounts;
 mod outlook;
+mod records;
 mod remote;
 mod root;
 mod shared;
@@ -46,7 +47,7 @@ use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInpu
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, Glimpse, KeyParts, Worker};
-use crate::store::{Record, StepLock, Store};
+use crate::store::{StepLock, Store};
 use crate::tree::{MergedTree, Timestamp};
 use mounts::{Selection, SharedCopy};
 use transfer::Transfer;
@@ -251,15 +252,6 @@ impl<'a> BuildWorker<'a> {
         }
     }
 
-    fn set_created(&self, step: StepId, secs: i64) {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).insert(step, secs);
-    }
-
-    /// When `step` was done, in seconds since 1970; `None` for a step that is never recorded.
-    pub(crate) fn created(&self, step: StepId) -> Option<i64> {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).get(&step).copied()
-    }
-
     /// How this build's layers are written.
     pub(crate) fn layer_options(&self) -> LayerOptions {
         LayerOptions {
@@ -317,27 +309,6 @@ impl<'a> BuildWorker<'a> {
         lock().insert(chain, files.clone());
         Ok(files)
     }
-
-    fn record(&self, id: StepId, key: &KeyParts, parent: &Root, output: &StepOutput) -> Result<(), Error> {
-        let StepOutput::Root(root) = output else { return Ok(()) };
-        let layers = match root.parent() {
-            Some((_, added)) if root.depth() > parent.depth() => added.to_vec(),
-            _ => Vec::new(),
-        };
-        let created = self.options.now.secs.to_string();
-        let facts = [(CREATED.to_owned(), created), (MADE.to_owned(), self.options.clock.to_string())].into();
-        self.note_layers(id, &layers);
-        let record = Record { layers, parts: key.readable(), facts };
-        self.note_done(id, key.key(), &record.layers, &record, true);
-        let put = self.store.put_record(&key.key(), &record);
-        put.map_err(|error| Error::from_source(ErrorKind::Store, &error))
-    }
-    /// What was worked out for a step that need not be done.
-    fn forget_work(&self, id: StepId, root: Root) -> StepOutput {
-        self.transfers().remove(&id);
-        self.selections().remove(&id);
-        StepOutput::Root(root)
-    }
 }
 
 impl Worker for BuildWorker<'_> {
@@ -381,20 +352,7 @@ impl Worker for BuildWorker<'_> {
     fn lookup(&self, id: StepId, outputs: &[StepOutput], key: &CacheKey) -> Result<Option<StepOutput>, Error> {
         let (step, ids) = self.step(id);
         let parent = Inputs { ids, outputs }.root(step.op.parent())?;
-        let record = self.store.record(key).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
-        let fact = |record: &Record, name| record.facts.get(name).and_then(|text| text.parse().ok());
-        let young = |record: &Record| self.options.shared.is_young(fact(record, MADE).or(fact(record, CREATED)));
-        let Some(record) = record.filter(young) else {
-            let found = self.lookup_shared(id, key, &parent)?;
-            return Ok(found.map(|root| self.forget_work(id, root)));
-        };
-        if let Some(created) = fact(&record, CREATED) {
-            self.set_created(id, created);
-        }
-        self.note_layers(id, &record.layers);
-        let layers = record.layers.iter().map(|layer| self.variant(layer)).collect::<Result<Vec<_>, _>>()?;
-        self.note_done(id, *key, &layers, &record, false);
-        Ok(Some(self.forget_work(id, parent.with(layers))))
+        self.lookup_record(id, key, &parent)
     }
 
     fn glimpse(&self, id: StepId, outputs: &[StepOutput]) -> Result<Glimpse<StepOutput>, Error> {
@@ -458,7 +416,7 @@ impl Worker for BuildWorker<'_> {
 
     fn cancel(&self) {
         // Then the build goes on without it, and what is done meanwhile is not lost.
-        if self.options.shared.broken().is_none() || self.options.cache_strict {
+        if self.blamed_cache().is_none() {
             self.kill_switch.throw();
         }
     }

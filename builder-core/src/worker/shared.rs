@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::root::Root;
 use super::variant::{remember_level, variant_of};
 use super::{BuildWorker, CREATED, Inputs, MADE, StepOutput, dependencies, key};
-use crate::cache::{self, Entry, Found};
+use crate::cache::{self, Broken, Entry, Found};
 use crate::digest::{CacheKey, DiffId};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
@@ -76,6 +76,7 @@ impl BuildWorker<'_> {
             made: found.made(),
             found_in: found.repository(),
             is_new: false,
+            is_hollow: found.is_hollow(),
         };
         self.done().insert(id, entry);
         (self.events)(Event::StepFound { step: id, from: found.name().to_owned() });
@@ -101,9 +102,21 @@ impl BuildWorker<'_> {
         }
     }
 
+    /// Those of `layers` that are promised and not there.
+    pub(crate) fn absent(&self, layers: &[LayerDescriptor]) -> Result<Vec<LayerDescriptor>, Error> {
+        let mut absent = Vec::new();
+        for layer in layers.iter().filter(|layer| self.store.is_promised(&layer.digest)) {
+            let there = self.store.has_blob(&layer.digest);
+            if !there.map_err(|error| Error::from_source(ErrorKind::Store, &error))? {
+                absent.push(layer.clone());
+            }
+        }
+        Ok(absent)
+    }
+
     /// Fetches those of `layers` that are promised and not there, several at once.
     pub(crate) fn bring(&self, id: StepId, layers: &[LayerDescriptor]) -> Result<(), Error> {
-        let promised: Vec<_> = layers.iter().filter(|layer| self.store.is_promised(&layer.digest)).collect();
+        let promised = self.absent(layers)?;
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
         let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,14 +183,30 @@ impl BuildWorker<'_> {
         }
     }
 
-    /// After a failure: whether a shared cache is to blame and the build may go on without any.
-    pub(crate) fn gives_up_caches(&self) -> bool {
-        let Some(reason) = self.options.shared.broken().filter(|_| !self.options.cache_strict) else { return false };
-        let message = format!("{reason}; building without shared caches");
-        (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
-        self.options.shared.give_up(self.store);
+    /// After a failure: a cache that is to blame for it, without which the build may go on. Not when something else has
+    /// ended it.
+    pub(crate) fn blamed_cache(&self) -> Option<Broken> {
+        let may_go_on = |broken: &Broken| broken.is_hollow || !self.options.cache_strict;
+        self.options.shared.broken().filter(|broken| may_go_on(broken) && !self.kill_switch.is_thrown())
+    }
+
+    /// Starts over without what the blamed cache said: without results that lack their layers, or without all caches.
+    pub(crate) fn do_without(&self, blamed: &Broken) {
+        if blamed.is_hollow {
+            self.options.shared.insist(self.store);
+        } else {
+            let message = format!("{}; building without shared caches", blamed.reason);
+            (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
+            self.options.shared.give_up(self.store);
+        }
         self.done().clear();
-        true
+    }
+
+    /// Those of `layers` that nobody has.
+    pub(crate) fn hollow(&self, layers: &[LayerDescriptor]) -> Result<Vec<LayerDescriptor>, Error> {
+        let mut absent = self.absent(layers)?;
+        absent.retain(|layer| self.options.shared.is_hollow(&layer.digest));
+        Ok(absent)
     }
 
     /// Records what came from shared caches and is here now, so that the next build need not ask.
@@ -228,6 +257,7 @@ impl BuildWorker<'_> {
             made: fact(MADE),
             found_in: None,
             is_new,
+            is_hollow: false,
         };
         self.done().insert(id, entry);
     }
@@ -236,6 +266,18 @@ impl BuildWorker<'_> {
     pub(crate) fn results(&self, steps: Option<&BTreeSet<StepId>>) -> Vec<Entry> {
         let wanted = |id: &StepId| steps.is_none_or(|steps| steps.contains(id));
         self.done().iter().filter(|(id, _)| wanted(id)).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// The results of all steps, of which those of `steps` have their layers, if they have them here.
+    pub(crate) fn results_around(&self, steps: &BTreeSet<StepId>) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        for (id, mut entry) in self.done().clone() {
+            let layers: Vec<_> = entry.layers.iter().map(|(layer, _)| layer.clone()).collect();
+            let lacking = entry.is_hollow && !self.hollow(&layers)?.is_empty();
+            entry.is_hollow = !entry.layers.is_empty() && (lacking || !steps.contains(&id));
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 }
 
@@ -264,5 +306,6 @@ pub(crate) fn base_entry(root: &Root) -> Entry {
         made: None,
         found_in: None,
         is_new: false,
+        is_hollow: false,
     }
 }
