@@ -10,8 +10,10 @@
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod image;
+pub mod lint;
 
 mod builder;
+mod check;
 mod context;
 mod copy;
 mod digest;
@@ -36,9 +38,11 @@ mod tree;
 mod worker;
 
 pub use builder::{Builder, Canceller, DiskUsage, PruneExtent, Report, SpooledContext, init};
+pub use check::{CheckReport, Target};
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
+pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
     DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,

@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 mod build;
+mod check;
 mod doctor;
 mod import;
 mod registry;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Build(args) => {
             build::run(&registries::configure(builder, &args.registry, &registries::Hosts::All)?, &args)
         }
+        Command::Check(args) => check::run(&builder, &args),
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
         Command::Copy(args) => registry::copy(builder, &args),

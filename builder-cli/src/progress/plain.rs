@@ -5,7 +5,7 @@ use std::io::Write;
 
 use builder_core::{Event, StepId, StepInfo};
 
-use super::{Lines, Progress, duration};
+use super::{Findings, Lines, Progress, duration};
 
 /// Writes plain lines.
 pub(super) struct Plain<W> {
@@ -17,6 +17,7 @@ pub(super) struct Plain<W> {
     open: BTreeMap<StepId, Lines>,
     done: Vec<StepId>,
     started: BTreeSet<StepId>,
+    findings: Findings,
 }
 
 impl<W: Write> Plain<W> {
@@ -30,6 +31,7 @@ impl<W: Write> Plain<W> {
             open: BTreeMap::new(),
             done: Vec::new(),
             started: BTreeSet::new(),
+            findings: Findings::default(),
         }
     }
 
@@ -78,6 +80,7 @@ impl<W: Write> Progress for Plain<W> {
         match event {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.write(&format!("warning[{code}]: {message}")),
+            Event::Finding { text, .. } => self.findings.push(text),
             Event::StepStarted { step, reason } => {
                 self.started.insert(step);
                 let name = self.name(step);
@@ -112,6 +115,9 @@ impl<W: Write> Progress for Plain<W> {
 
     fn finish(&mut self) {
         for line in std::mem::take(&mut self.held).into_values().flatten() {
+            self.write(&line);
+        }
+        for line in self.findings.take_lines() {
             self.write(&line);
         }
         drop(self.out.flush());
@@ -173,5 +179,24 @@ mod tests {
     #[test]
     fn what_is_held_back_is_shown_at_the_end() {
         assert_eq!(show(vec![started(0), started(1), output(1, "x\n")]), "#1 [0]\n#2 [1]\n#2 x\n");
+    }
+
+    #[test]
+    fn findings_are_shown_when_the_build_is_over() {
+        let finding = |text: &str| Event::Finding {
+            rule: "Rule".to_owned(),
+            message: "message".to_owned(),
+            line: 1,
+            text: text.to_owned(),
+        };
+        let cached = Event::StepCached { step: StepId(0) };
+        assert_eq!(
+            show(vec![finding("one\n  two\n"), cached.clone()]),
+            "#1 [0]\n#1 CACHED\n\n1 warning found:\n\none\n  two\n"
+        );
+        assert_eq!(
+            show(vec![finding("one\n"), cached, finding("two\n")]),
+            "#1 [0]\n#1 CACHED\n\n2 warnings found:\n\none\n\ntwo\n"
+        );
     }
 }

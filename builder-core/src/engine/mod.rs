@@ -7,6 +7,7 @@ mod ask;
 mod assemble;
 mod build;
 mod contexts;
+mod findings;
 mod output;
 mod task;
 

@@ -157,7 +157,6 @@ impl<'a> Planner<'a> {
             }
             Outside::Image(name) => {
                 let image = self.image(name.clone(), &platform, span)?;
-                self.warn_other_platform(&image, &platform, span);
                 let label = match &name {
                     ImageName::Reference(_) => Label::Counted(format!("FROM {}", image.name)),
                     ImageName::Context(context) => Label::Plain(format!("[context {context}] {}", image.name)),
@@ -246,15 +245,6 @@ impl<'a> Planner<'a> {
                 Err(Error::Resolve { diagnostic: Box::new(diagnostic), source })
             }
         }
-    }
-
-    fn warn_other_platform(&mut self, image: &ResolvedImage, wanted: &Platform, span: Span) {
-        let Some(found) = config::platform(&image.config) else { return };
-        if found.os == wanted.os && found.architecture == wanted.architecture {
-            return;
-        }
-        let message = format!("the image is for {found}, not for {wanted}");
-        self.expander.warnings.push(Diagnostic::warning("invalid-base-image-platform", message).at(span));
     }
 
     /// Tells the resolver which images will be needed for certain: those that the stages say in plain words.

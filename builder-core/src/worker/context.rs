@@ -41,18 +41,8 @@ fn failed(error: &dyn std::error::Error) -> Error {
 impl Context {
     /// Opens a directory. `rules` are name and text of an ignore file that replaces the directory's own.
     pub(crate) fn open(dir: &Path, rules: Option<&(String, String)>, store: &Store) -> Result<Self, Error> {
-        let rules = match rules {
-            Some((name, text)) => Some((name.clone(), text.clone().into_bytes())),
-            None => own_rules(dir)?,
-        };
-        let (ignore_file, patterns) = match rules {
-            Some((name, text)) => {
-                let patterns = PatternSet::parse_ignore_file(&text);
-                let patterns = patterns.map_err(|error| failed(&error).context(format!("read {name}")))?;
-                (name, Some(patterns))
-            }
-            None => (String::new(), None),
-        };
+        let (ignore_file, patterns) = ignore_rules(dir, rules)?.unzip();
+        let ignore_file = ignore_file.unwrap_or_default();
         let key =
             blake3::hash(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
         let path = store
@@ -122,6 +112,22 @@ fn escape(path: &[u8]) -> Vec<u8> {
         pattern.push(*byte);
     }
     pattern
+}
+
+/// Returns the ignore rules of a directory with the name of their file. `rules` are name and text of one that replaces
+/// the directory's own.
+pub(crate) fn ignore_rules(
+    dir: &Path,
+    rules: Option<&(String, String)>,
+) -> Result<Option<(String, PatternSet)>, Error> {
+    let rules = match rules {
+        Some((name, text)) => Some((name.clone(), text.clone().into_bytes())),
+        None => own_rules(dir)?,
+    };
+    let Some((name, text)) = rules else { return Ok(None) };
+    let patterns = PatternSet::parse_ignore_file(&text);
+    let patterns = patterns.map_err(|error| failed(&error).context(format!("read {name}")))?;
+    Ok(Some((name, patterns)))
 }
 
 fn own_rules(dir: &Path) -> Result<Option<(String, Vec<u8>)>, Error> {
