@@ -64,7 +64,7 @@ impl Findings {
             count => format!("{count} warnings found:"),
         };
         let lines = texts.iter().flat_map(|text| std::iter::once("").chain(text.trim_end().lines()));
-        std::iter::once(heading).chain(lines.map(str::to_owned)).collect()
+        std::iter::once(heading).chain(lines.map(str::to_owned)).chain([String::new()]).collect()
     }
 }
 

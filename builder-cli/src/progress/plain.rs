@@ -192,11 +192,11 @@ mod tests {
         let cached = Event::StepCached { step: StepId(0) };
         assert_eq!(
             show(vec![finding("one\n  two\n"), cached.clone()]),
-            "#1 [0]\n#1 CACHED\n\n1 warning found:\n\none\n  two\n"
+            "#1 [0]\n#1 CACHED\n\n1 warning found:\n\none\n  two\n\n"
         );
         assert_eq!(
             show(vec![finding("one\n"), cached, finding("two\n")]),
-            "#1 [0]\n#1 CACHED\n\n2 warnings found:\n\none\n\ntwo\n"
+            "#1 [0]\n#1 CACHED\n\n2 warnings found:\n\none\n\ntwo\n\n"
         );
     }
 }

@@ -7,6 +7,7 @@
 mod applied;
 mod build;
 mod cache;
+mod check;
 mod command_line;
 mod concurrent;
 mod crash;

@@ -91,7 +91,8 @@ impl Outline {
             object([("name", mount.id.as_str().into()), ("required", required), ("location", location(mount.lines))])
         };
         let caches = self.caches.iter();
-        let caches = caches.map(|cache| object([("ID", cache.id.as_str().into()), ("location", location(cache.lines))]));
+        let caches =
+            caches.map(|cache| object([("ID", cache.id.as_str().into()), ("location", location(cache.lines))]));
         object([
             ("name", self.name.clone().into()),
             ("description", self.description.clone().into()),

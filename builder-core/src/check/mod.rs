@@ -13,11 +13,13 @@ mod targets;
 mod tests;
 mod text;
 
+use std::path::Path;
+
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::{Dockerfile, Instruction, InstructionKind, Recovered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lint::{self, Finding, Linter, Options};
-use crate::plan::{self, Extent, Inputs, Outline, PlanRequest, Subject, Survey, UnknownBase};
+use crate::plan::{self, Extent, Inputs, Outline, PlanRequest, Problem, Subject, Survey, UnknownBase};
 use crate::request::{BuildRequest, ContextSource};
 use crate::tree::pattern::PatternSet;
 use crate::worker::{self, Images};
@@ -80,6 +82,8 @@ struct Asked<'a> {
     inputs: Inputs<'a>,
     source: SourceFile,
     ignore: Option<PatternSet>,
+    /// The main context, if it is of this machine.
+    directory: Option<&'a Path>,
 }
 
 impl<'a> Asked<'a> {
@@ -91,15 +95,24 @@ impl<'a> Asked<'a> {
         }
         let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
         let source = SourceFile::new(request.dockerfile.name.clone(), request.dockerfile.text.clone());
-        let ignore = match &request.context {
-            ContextSource::Directory(dir) => worker::ignore_rules(dir, request.dockerfile.ignore.as_ref())?,
+        let directory = match &request.context {
+            ContextSource::Directory(dir) => Some(dir.as_path()),
             _ => None,
         };
-        Ok(Self { inputs, source, ignore: ignore.map(|(_, rules)| rules) })
+        let rules = |dir| worker::ignore_rules(dir, request.dockerfile.ignore.as_ref());
+        let ignore = directory.map(rules).transpose()?.flatten();
+        Ok(Self { inputs, source, ignore: ignore.map(|(_, rules)| rules), directory })
     }
 
-    fn subject<'b>(&'b self, plan: &'b PlanRequest<'b>, bases: &'b Offline<'_>) -> Subject<'b> {
-        Subject { request: plan, ignore: self.ignore.as_ref(), bases }
+    /// Looks at the stages of the Dockerfile.
+    fn survey<'b>(
+        &'b self,
+        plan: &'b PlanRequest<'b>,
+        bases: &'b Offline<'_>,
+        linter: Linter<'b>,
+    ) -> std::result::Result<Survey<'b>, Problem> {
+        let (ignore, directory, selects) = (self.ignore.as_ref(), self.directory, worker::selects);
+        Survey::new(Subject { request: plan, ignore, directory, selects, bases }, linter)
     }
 
     /// Parses the Dockerfile, which must have no errors.
@@ -130,7 +143,7 @@ pub(crate) fn check(request: &BuildRequest, images: Option<&Images>) -> Result<C
     let (mut findings, mut unknown_bases) = (vec![], vec![]);
     if !is_readable {
         findings = linter.finish(vec![]);
-    } else if let Ok(survey) = Survey::new(asked.subject(&plan_request, &offline), linter) {
+    } else if let Ok(survey) = asked.survey(&plan_request, &offline, linter) {
         unknown_bases = survey.unknown_bases(extent);
         findings = survey.findings(extent);
     }
@@ -164,7 +177,9 @@ fn planned(
                 (refused.collect(), graph.warnings)
             }
             Err(plan::Error::Dockerfile { diagnostics }) => (diagnostics, vec![]),
-            Err(plan::Error::Resolve { diagnostic, source }) => (vec![diagnostic.with_note(source.to_string())], vec![]),
+            Err(plan::Error::Resolve { diagnostic, source }) => {
+                (vec![diagnostic.with_note(source.to_string())], vec![])
+            }
         };
         let found = found.into_iter().filter(|error| offline.is_certain(error, source));
         for error in found.filter(Diagnostic::is_error) {
@@ -188,7 +203,7 @@ pub(crate) fn outline(request: &BuildRequest, images: Option<&Images>) -> Result
     let offline = Offline::new(images);
     let options = Options::default();
     let linter = Linter::new(&options, &asked.source);
-    let survey = Survey::new(asked.subject(&plan_request, &offline), linter);
+    let survey = asked.survey(&plan_request, &offline, linter);
     let outline = survey.map_err(|problem| Error::of_dockerfile(&[*problem], &asked.source))?.outline();
     Ok((outline, asked.source))
 }

@@ -12,7 +12,8 @@ use crate::lint::{RULES, Rule};
 pub(super) fn report(report: &CheckReport) -> Value {
     let codes: BTreeSet<&str> = report.errors.iter().map(|error| error.code.as_ref()).collect();
     let codes: Vec<&str> = codes.into_iter().collect();
-    let rules: Vec<Value> = RULES.iter().map(|rule| of_rule(rule)).chain(codes.iter().map(|code| of_code(code))).collect();
+    let rules: Vec<Value> =
+        RULES.iter().map(|rule| of_rule(rule)).chain(codes.iter().map(|code| of_code(code))).collect();
     let uri = uri(report.source.name());
     let mut results = vec![];
     for error in &report.errors {
@@ -98,7 +99,7 @@ fn region(span: Span, source: &SourceFile) -> Value {
 /// A path as a URI reference: relative, or with the scheme `file`.
 fn uri(path: &str) -> String {
     let mut uri = if path.starts_with('/') { "file://".to_owned() } else { String::new() };
-    for byte in path.bytes() {
+    for byte in path.strip_prefix("./").unwrap_or(path).bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => uri.push(char::from(byte)),
             // Writing to a string cannot fail.

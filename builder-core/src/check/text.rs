@@ -20,7 +20,10 @@ pub(super) fn report(report: &CheckReport) -> String {
     let mut out: String = problems.iter().map(|(_, text)| format!("{text}\n")).collect();
     for base in &report.unknown_bases {
         let place = format!("{}:{}", report.source.name(), base.line);
-        push(&mut out, format_args!("note: the store has no {} ({place}): rules that need it were left out\n", base.name));
+        push(
+            &mut out,
+            format_args!("note: the store has no {} ({place}): rules that need it were left out\n", base.name),
+        );
     }
     push(&mut out, format_args!("{}\n", summary(report.errors.len(), report.findings.len())));
     out
@@ -47,7 +50,8 @@ impl Outline {
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         if self.name.is_some() || self.description.is_some() {
-            let mut rows = vec![vec!["TARGET:".to_owned(), self.name.clone().unwrap_or_else(|| "(default)".to_owned())]];
+            let mut rows =
+                vec![vec!["TARGET:".to_owned(), self.name.clone().unwrap_or_else(|| "(default)".to_owned())]];
             rows.extend(self.description.iter().map(|text| vec!["DESCRIPTION:".to_owned(), text.clone()]));
             table(&mut out, &rows);
         }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::assemble::Solved;
+use super::findings::{self, Known};
 use super::output::{self, Outputs};
 use super::task::HostFacts;
-use super::findings::{self, Known};
 use super::{Cancel, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::{Dockerfile, Parsed};

@@ -1,6 +1,8 @@
 //! What rules say of the Dockerfile of a build: told before the first step, and the end of the build where it asks for
 //! that.
 
+use std::path::Path;
+
 use super::build::Events;
 use super::contexts::Main;
 use crate::diagnostic::{Diagnostic, SourceFile};
@@ -60,7 +62,9 @@ pub(super) fn tell(known: &Known<'_>, events: Events<'_>) -> Result<(), Error> {
         events(Event::Warning { code: warning.code.to_string(), message });
     }
     let bases = Planned(known.graph);
-    let subject = Subject { request: known.plan, ignore: ignore.as_ref(), bases: &bases };
+    let directory = directory(known.request);
+    let selects = worker::selects;
+    let subject = Subject { request: known.plan, ignore: ignore.as_ref(), directory, selects, bases: &bases };
     let survey = Survey::new(subject, linter);
     let survey = survey.map_err(|problem| Error::of_dockerfile(&[*problem], known.source))?;
     let findings = survey.findings(Extent::Target);
@@ -73,8 +77,15 @@ pub(super) fn tell(known: &Known<'_>, events: Events<'_>) -> Result<(), Error> {
     }
 }
 
+fn directory(request: &BuildRequest) -> Option<&Path> {
+    match &request.context {
+        ContextSource::Directory(dir) => Some(dir),
+        _ => None,
+    }
+}
+
 fn ignore_rules(known: &Known<'_>) -> Result<Option<PatternSet>, Error> {
-    let ContextSource::Directory(dir) = &known.request.context else { return Ok(None) };
+    let Some(dir) = directory(known.request) else { return Ok(None) };
     let rules = worker::ignore_rules(dir, known.main.dockerfile.ignore.as_ref())?;
     Ok(rules.map(|(_, rules)| rules))
 }
@@ -99,6 +110,8 @@ fn refuse(findings: &[Finding], source: &SourceFile) -> Result<(), Error> {
     }
     let message = format!("lint violation found for rules: {}", names.join(", "));
     let error = Error::new(ErrorKind::Dockerfile, message.clone());
-    let note = Diagnostic::error("lint-violation", message).with_note("the Dockerfile asks for it: error=true");
+    let note = Diagnostic::error("lint-violation", message)
+        .with_note("error=true in a check directive makes findings end the build")
+        .with_hint(format!("mend them, or leave rules out: # check=skip={}", names.join(",")));
     Err(error.diagnostic(note.render(source)))
 }

@@ -172,7 +172,8 @@ pub(super) fn check_directives(dockerfile: &Dockerfile, linter: &mut Linter<'_>)
         if text.len() < word.text.len() {
             let surplus = Span::new(word.span.start + text.len(), word.span.end);
             let rest = word.text[text.len()..].trim();
-            let warning = Diagnostic::warning("", format!("{rest:?} is not read: the directive ends at the first blank"));
+            let warning =
+                Diagnostic::warning("", format!("{rest:?} is not read: the directive ends at the first blank"));
             linter.report_at(&UNKNOWN_CHECK_OPTION, warning.at(surplus).with_hint("write it without blanks"));
         }
         for name in Options::parse(text).iter().flat_map(Options::unknown_names) {

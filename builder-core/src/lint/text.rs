@@ -12,7 +12,11 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::dockerfile::{Dockerfile, Instruction, InstructionKind, Word};
 
 /// Reports what the text shows, and what the parser warned of. Returns the warnings that belong to no rule.
-pub(crate) fn check_text(dockerfile: &Dockerfile, warnings: Vec<Diagnostic>, linter: &mut Linter<'_>) -> Vec<Diagnostic> {
+pub(crate) fn check_text(
+    dockerfile: &Dockerfile,
+    warnings: Vec<Diagnostic>,
+    linter: &mut Linter<'_>,
+) -> Vec<Diagnostic> {
     let rest = of_parser(dockerfile, warnings, linter);
     check_directives(dockerfile, linter);
     casing(dockerfile, linter);

@@ -46,8 +46,8 @@ use crate::image::Platform;
 pub(crate) use graph::*;
 pub(crate) use inputs::Inputs;
 pub(crate) use remote::{file_name, git_context, parse_bool};
+pub(crate) use survey::{Bases, Extent, Subject, Survey, UnknownBase, comment_about};
 pub use survey::{Outline, OutlineArg, OutlineCache, OutlineMount};
-pub(crate) use survey::{Bases, Extent, comment_about, Subject, Survey, UnknownBase};
 
 /// What a plan is made from, besides images.
 #[derive(Debug, Clone, Copy)]

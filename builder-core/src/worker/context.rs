@@ -130,6 +130,14 @@ pub(crate) fn ignore_rules(
     Ok(Some((name, patterns)))
 }
 
+/// Whether `pattern` means any file below the directory `dir` that the rules `ignore` keep. `None` if that cannot be
+/// found out.
+pub(crate) fn selects(dir: &Path, ignore: Option<&PatternSet>, pattern: &str) -> Option<bool> {
+    let local = LocalContext::open(dir, ignore.cloned(), None).ok()?;
+    let listing = local.snapshot(&[pattern]).ok()?;
+    listing.tree().expand(pattern.as_bytes()).ok().map(|found| !found.is_empty())
+}
+
 fn own_rules(dir: &Path) -> Result<Option<(String, Vec<u8>)>, Error> {
     for name in IGNORE_FILES {
         let path = dir.join(name);

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use context::{Context, ignore_rules};
+pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use images::{ImageError, Images};
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;

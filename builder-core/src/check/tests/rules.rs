@@ -41,10 +41,7 @@ fn stage_names() {
         ("FROM scratch AS base3\n", &[]),
         ("FROM scratch AS b\nFROM scratch AS b\n", &[("DuplicateStageName", 2)]),
         ("FROM scratch AS b1\nFROM scratch AS b2\n", &[]),
-        (
-            "FROM scratch AS scratch\nFROM scratch AS context\n",
-            &[("ReservedStageName", 1), ("ReservedStageName", 2)],
-        ),
+        ("FROM scratch AS scratch\nFROM scratch AS context\n", &[("ReservedStageName", 1), ("ReservedStageName", 2)]),
         ("FROM scratch\nFROM scratch AS a\n", &[]),
     ]);
     messages(
@@ -152,7 +149,10 @@ fn undefined_variables() {
         ("FROM scratch\nENV a=b c=$a\n", &[(RULE, 2)]),
         ("FROM scratch\nARG a=b c=$a d=${e:-f}\n", &[(RULE, 2)]),
         ("FROM scratch\nCOPY <<X <<'Y' /z/\n$one\nX\n$two\nY\n", &[(RULE, 2)]),
-        ("FROM scratch\nRUN --mount=type=cache,target=/c,id=$one x\nLABEL $two=$three\n", &[(RULE, 2), (RULE, 3), (RULE, 3)]),
+        (
+            "FROM scratch\nRUN --mount=type=cache,target=/c,id=$one x\nLABEL $two=$three\n",
+            &[(RULE, 2), (RULE, 3), (RULE, 3)],
+        ),
         ("FROM scratch\nCMD [\"$x\"]\nEXPOSE 80$y\n", &[]),
         // The base image may define it.
         ("FROM unknown\nCOPY $foo .\n", &[]),
@@ -242,7 +242,7 @@ fn ignored_sources() {
     const RULE: &str = "CopyIgnoredFile";
     let dir = tempfile::tempdir().unwrap();
     let dockerfile = "FROM scratch AS base\nCOPY Dockerfile .\nADD Dockerfile /windy\nCOPY . /\n\
-                      COPY dist/a /foobar\nCOPY ./x/../dist/b* /foobar\nADD https://example.com/dist /x\n\
+                      COPY dist/a /foobar\nCOPY ./x/../dist/b /foobar\nADD https://example.com/dist /x\n\
                       FROM base\nCOPY --from=base /dist /Dockerfile\nCOPY <<dist /\ndist\n";
     for (rules, want) in [
         ("Dockerfile\n", vec![(RULE, 2), (RULE, 3)]),
@@ -259,6 +259,23 @@ fn ignored_sources() {
         request.dockerfile.ignore = Some(("Dockerfile.dockerignore".to_owned(), "nothing\n".to_owned()));
         assert!(check(&request, None).unwrap().is_clean(), "the rules of the Dockerfile replace those of the context");
     }
+}
+
+#[test]
+fn wildcards_without_files() {
+    const RULE: &str = "WildcardMatchesNothing";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("src")).unwrap();
+    for file in ["a.txt", "src/b.rs", "hidden.log", ".dockerignore"] {
+        std::fs::write(dir.path().join(file), "*.log\n").unwrap();
+    }
+    let dockerfile = "FROM scratch AS base\nCOPY *.txt /\nCOPY *.md /\nADD src/*.rs src/*.c /x/\nCOPY *.log /\n\
+                      COPY --from=base *.md /\nCOPY missing /\nARG X=md\nCOPY *.$X /\n";
+    let mut request = request(dockerfile);
+    request.context = ContextSource::Directory(dir.path().to_owned());
+    let report = check(&request, None).unwrap();
+    let want = [(RULE, 3), (RULE, 4), ("CopyIgnoredFile", 5), (RULE, 9)];
+    assert_eq!(found(&report), want, "{}", report.to_text());
 }
 
 #[test]
@@ -286,7 +303,10 @@ fn descriptions() {
 fn ports() {
     table(&[
         ("FROM scratch\nEXPOSE 80/TCP 81/udp 82\n", &[("ExposeProtoCasing", 2)]),
-        ("FROM scratch\nEXPOSE 127.0.0.1:80:80\nEXPOSE 5000:5000 80\n", &[("ExposeInvalidFormat", 2), ("ExposeInvalidFormat", 3)]),
+        (
+            "FROM scratch\nEXPOSE 127.0.0.1:80:80\nEXPOSE 5000:5000 80\n",
+            &[("ExposeInvalidFormat", 2), ("ExposeInvalidFormat", 3)],
+        ),
         ("FROM scratch\nEXPOSE [::1]:8080:8080/Tcp\n", &[("ExposeProtoCasing", 2), ("ExposeInvalidFormat", 2)]),
     ]);
     messages("FROM scratch\nEXPOSE 80/TcP\n", &["Defined protocol '80/TcP' in EXPOSE instruction should be lowercase"]);
@@ -296,7 +316,10 @@ fn ports() {
 fn rules_of_our_own() {
     table(&[
         ("FROM scratch\nENTRYPOINT [\"a\",]\n", &[("JSONArgsRecommended", 2), ("BrokenJSONForm", 2)]),
-        ("FROM scratch\nCOPY a b /c\nCOPY a b /c/\nCOPY a b .\nCOPY --parents a b /c\n", &[("SeveralSourcesWithoutSlash", 2)]),
+        (
+            "FROM scratch\nCOPY a b /c\nCOPY a b /c/\nCOPY a b .\nCOPY --parents a b /c\n",
+            &[("SeveralSourcesWithoutSlash", 2)],
+        ),
         ("FROM scratch\nADD --keep-git-dir a /a\n", &[("OptionWithoutEffect", 2)]),
         ("FROM scratch\nRUN --mount=type=tmpfs,target=/t,id=x true\n", &[("OptionWithoutEffect", 2)]),
         ("FROM scratch\nADD https://example.com/x /x\n", &[]),
@@ -317,9 +340,15 @@ fn check_directives() {
         ("#check=skip=ConsistentInstructionCasing\nFROM scratch as base\ncopy Dockerfile .\n", &[("FromAsCasing", 2)]),
         // An unknown name skips nothing, and is told.
         ("# check=skip=FromAsCasign\nFROM scratch as base\n", &[("UnknownCheckOption", 1), ("FromAsCasing", 2)]),
-        ("# check=skip=FromAsCasing, StageNameCasing\nFROM scratch as B\n", &[("UnknownCheckOption", 1), ("StageNameCasing", 2)]),
+        (
+            "# check=skip=FromAsCasing, StageNameCasing\nFROM scratch as B\n",
+            &[("UnknownCheckOption", 1), ("StageNameCasing", 2)],
+        ),
         // A comment is for the instruction below it.
-        ("FROM scratch\n# check=skip=JSONArgsRecommended because\nCMD a\nENTRYPOINT b\n", &[("JSONArgsRecommended", 4)]),
+        (
+            "FROM scratch\n# check=skip=JSONArgsRecommended because\nCMD a\nENTRYPOINT b\n",
+            &[("JSONArgsRecommended", 4)],
+        ),
         ("FROM scratch\n# check=skip=Whatever\nCMD [\"a\"]\n", &[("UnknownCheckOption", 3)]),
     ]);
     let mut request = request("#check=skip=all\nFROM scratch as base\ncopy Dockerfile .\n");

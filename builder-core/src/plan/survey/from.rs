@@ -98,8 +98,10 @@ impl<'a> Surveyor<'a> {
         const NAME: &str = "TARGETPLATFORM";
         let only = platform.matched.len() == 1 && platform.matched.contains(NAME) && platform.unmatched.is_empty();
         if only && self.globals.get(NAME) == Some(&platform.text) {
-            let message =
-                format!("Setting platform to predefined {} in FROM is redundant as this is the default behavior", word.text);
+            let message = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+                word.text
+            );
             self.linter.report(&REDUNDANT_TARGET_PLATFORM, place.instruction, word.span, message);
         }
     }

@@ -15,6 +15,8 @@ mod walk;
 pub(crate) use outline::comment_about;
 pub use outline::{Outline, OutlineArg, OutlineCache, OutlineMount};
 
+use std::path::Path;
+
 use super::graph::ImageName;
 use super::resolve::Contexts;
 use super::scope::{self, BuildArgs, Env};
@@ -52,6 +54,10 @@ pub(crate) struct Subject<'a> {
     pub(crate) request: &'a PlanRequest<'a>,
     /// Ignore rules of the main context, if it has any.
     pub(crate) ignore: Option<&'a PatternSet>,
+    /// The main context, if it is of this machine.
+    pub(crate) directory: Option<&'a Path>,
+    /// Whether a pattern means any file of a directory that the rules keep, if that can be told.
+    pub(crate) selects: fn(&Path, Option<&PatternSet>, &str) -> Option<bool>,
     /// What is known of images.
     pub(crate) bases: &'a dyn Bases,
 }

@@ -4,9 +4,10 @@ use super::scene::Scene;
 use super::{Place, Surveyor};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::dockerfile::{CopySource, TransferInstruction, Word, expand_heredoc};
-use crate::lint::{ADD_WITHOUT_CHECKSUM, COPY_IGNORED_FILE, SEVERAL_SOURCES_WITHOUT_SLASH};
+use crate::lint::{ADD_WITHOUT_CHECKSUM, COPY_IGNORED_FILE, SEVERAL_SOURCES_WITHOUT_SLASH, WILDCARD_MATCHES_NOTHING};
 use crate::plan::remote::{self, GitHint, SourceKind};
 use crate::tree::path::clean;
+use crate::tree::pattern::has_wildcard;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,11 @@ impl<'a> Surveyor<'a> {
         let git = if transfer.keep_git_dir.is_some() { GitHint::Flag } else { GitHint::None };
         let kind = if verb == Verb::Add { remote::classify(path, git) } else { Ok(SourceKind::Path) };
         match kind {
-            Ok(SourceKind::Path) if transfer.from.is_none() => self.ignored(place, verb, word.span, path),
+            Ok(SourceKind::Path) if transfer.from.is_none() => {
+                if !self.ignored(place, verb, word.span, path) && transfer.parents != Some(true) {
+                    self.wildcard(place, word.span, path);
+                }
+            }
             Ok(SourceKind::Http) if transfer.checksum.is_none() => {
                 let message = "what this URL answers is not checked".to_owned();
                 let warning = Diagnostic::warning("", message).at(place.at(word.span));
@@ -68,18 +73,28 @@ impl<'a> Surveyor<'a> {
         }
     }
 
-    /// Rules with exceptions are not held against sources: a directory that is left out may hold what is not.
-    fn ignored(&mut self, place: Place<'a>, verb: Verb, span: Span, path: &str) {
-        let Some(rules) = self.subject.ignore.filter(|rules| !rules.has_exceptions()) else { return };
+    /// Returns whether an ignore rule leaves the source out. Rules with exceptions are not held against sources: a
+    /// directory that is left out may hold what is not.
+    fn ignored(&mut self, place: Place<'a>, verb: Verb, span: Span, path: &str) -> bool {
+        let Some(rules) = self.subject.ignore.filter(|rules| !rules.has_exceptions()) else { return false };
         let cleaned = clean(path.as_bytes());
         let relative = cleaned.strip_prefix(b"/").unwrap_or(&cleaned);
-        let Some(rule) = rules.deciding_rule(relative) else { return };
+        let Some(rule) = rules.deciding_rule(relative) else { return false };
         let verb = if verb == Verb::Add { "Add" } else { "Copy" };
         let shown = String::from_utf8_lossy(&cleaned);
         let message = format!("Attempting to {verb} file {shown:?} that is excluded by .dockerignore");
         let warning = Diagnostic::warning("", message).at(place.at(span));
         let rule = format!("its line {} says {:?}", rule.line, String::from_utf8_lossy(&rule.text));
         self.linter.report_as(&COPY_IGNORED_FILE, place.instruction, warning.with_note(rule));
+        true
+    }
+
+    fn wildcard(&mut self, place: Place<'a>, span: Span, pattern: &str) {
+        let Some(directory) = self.subject.directory.filter(|_| has_wildcard(pattern.as_bytes())) else { return };
+        if (self.subject.selects)(directory, self.subject.ignore, pattern) == Some(false) {
+            let message = format!("no file of the build context matches {pattern:?}: nothing is copied");
+            self.linter.report(&WILDCARD_MATCHES_NOTHING, place.instruction, place.at(span), message);
+        }
     }
 
     fn destination(&mut self, place: Place<'a>, transfer: &TransferInstruction, dest: &str) {

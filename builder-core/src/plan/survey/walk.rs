@@ -8,8 +8,8 @@ use super::scene::{Knowledge, Scene, Shell, Workdir};
 use super::{Place, Surveyor, UnknownBase};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::dockerfile::{
-    ArgDeclaration, Command, Dockerfile, Instruction, InstructionKind, KeyValue, RunInstruction, Word, csv, expand_word,
-    expand_words,
+    ArgDeclaration, Command, Dockerfile, Instruction, InstructionKind, KeyValue, RunInstruction, Word, csv,
+    expand_word, expand_words,
 };
 use crate::image::Platform;
 use crate::lint::{
@@ -382,9 +382,8 @@ fn keyword(instruction: &Instruction) -> &str {
 
 /// Whether a name, taken apart at underscores, has a word for a secret and none for something public.
 fn sounds_secret(name: &str) -> bool {
-    const SECRET: [&str; 10] = [
-        "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token",
-    ];
+    const SECRET: [&str; 10] =
+        ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
     const PUBLIC: [&str; 3] = ["public", "file", "version"];
     let has = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| word.eq_ignore_ascii_case(part)));
     has(&SECRET) && !has(&PUBLIC)
