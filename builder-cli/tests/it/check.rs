@@ -21,7 +21,7 @@ fn a_check_needs_nothing_but_the_file() {
     let run = env.run(&["check", "context"]);
     assert_eq!(run.stderr, "", "the report is the result: on standard output");
     run.fails(1);
-    for part in ["StageNameCasing", "context/Dockerfile:1:34", "^^^^^", "JSONArgsRecommended", "WildcardMatchesNothing"]
+    for part in ["StageNameCasing", "context/Dockerfile:1:29", "^^^^^", "JSONArgsRecommended", "WildcardMatchesNothing"]
     {
         assert!(run.stdout.contains(part), "{part}: {}", run.stdout);
     }

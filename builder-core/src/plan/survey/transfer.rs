@@ -58,11 +58,7 @@ impl<'a> Surveyor<'a> {
         let git = if transfer.keep_git_dir.is_some() { GitHint::Flag } else { GitHint::None };
         let kind = if verb == Verb::Add { remote::classify(path, git) } else { Ok(SourceKind::Path) };
         match kind {
-            Ok(SourceKind::Path) if transfer.from.is_none() => {
-                if !self.ignored(place, verb, word.span, path) && transfer.parents != Some(true) {
-                    self.wildcard(place, word.span, path);
-                }
-            }
+            Ok(SourceKind::Path) if transfer.from.is_none() => self.file(place, verb, transfer, word.span, path),
             Ok(SourceKind::Http) if transfer.checksum.is_none() => {
                 let message = "what this URL answers is not checked".to_owned();
                 let warning = Diagnostic::warning("", message).at(place.at(word.span));
@@ -70,6 +66,13 @@ impl<'a> Surveyor<'a> {
                 self.linter.report_as(&ADD_WITHOUT_CHECKSUM, place.instruction, warning);
             }
             _ => {}
+        }
+    }
+
+    fn file(&mut self, place: Place<'a>, verb: Verb, transfer: &TransferInstruction, span: Span, path: &str) {
+        // With --parents a pattern means something else.
+        if !self.ignored(place, verb, span, path) && transfer.parents != Some(true) {
+            self.wildcard(place, span, path);
         }
     }
 
