@@ -15,11 +15,8 @@ impl Builder {
     /// any registry; base images are known if the store has them.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] when the Dockerfile is not of this machine, or the request makes no sense,
-    /// [`ErrorKind::Context`] when the ignore file cannot be read. Errors of the Dockerfile are in the report.
-    ///
-    /// [`ErrorKind::Request`]: crate::ErrorKind::Request
-    /// [`ErrorKind::Context`]: crate::ErrorKind::Context
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) when the Dockerfile is not of this machine, or the request makes
+    /// no sense. Errors of the Dockerfile, and of the ignore file, are in the report.
     pub fn check(&self, request: &BuildRequest) -> Result<CheckReport> {
         check::check(request, self.local_images(request).as_ref())
     }

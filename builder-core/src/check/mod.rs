@@ -82,6 +82,8 @@ struct Asked<'a> {
     inputs: Inputs<'a>,
     source: SourceFile,
     ignore: Option<PatternSet>,
+    /// Why there are no ignore rules although there is a file of them.
+    ignore_error: Option<Diagnostic>,
     /// The main context, if it is of this machine.
     directory: Option<&'a Path>,
 }
@@ -100,8 +102,11 @@ impl<'a> Asked<'a> {
             _ => None,
         };
         let rules = |dir| worker::ignore_rules(dir, request.dockerfile.ignore.as_ref());
-        let ignore = directory.map(rules).transpose()?.flatten();
-        Ok(Self { inputs, source, ignore: ignore.map(|(_, rules)| rules), directory })
+        let (ignore, ignore_error) = match directory.map(rules).transpose() {
+            Ok(ignore) => (ignore.flatten().map(|(_, rules)| rules), None),
+            Err(error) => (None, Some(Diagnostic::error("ignore-file", error.to_string()))),
+        };
+        Ok(Self { inputs, source, ignore, ignore_error, directory })
     }
 
     /// Looks at the stages of the Dockerfile.
@@ -128,6 +133,7 @@ pub(crate) fn check(request: &BuildRequest, images: Option<&Images>) -> Result<C
     let Recovered { dockerfile, diagnostics } = Dockerfile::recover(asked.source.text());
     let (mut errors, mut warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(Diagnostic::is_error);
     let is_readable = errors.is_empty();
+    errors.extend(asked.ignore_error.clone());
     let options = Options::of(&dockerfile, given).unwrap_or_else(|error| {
         errors.push(*error);
         Options::default()

@@ -177,6 +177,10 @@ rules! {
         "SeveralSourcesWithoutSlash",
         "The destination of several sources should end with a slash: if it is no directory, the build fails",
     );
+    STAGE_NAME_TYPO = Rule::own(
+        "StageNameTypo",
+        "A name that is nearly that of a stage, and of no image that is known, is taken for an image",
+    );
     OPTION_WITHOUT_EFFECT = Rule::own(
         "OptionWithoutEffect",
         "A flag or mount option that means nothing where it stands",

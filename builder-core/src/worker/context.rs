@@ -73,6 +73,16 @@ impl Context {
         local.snapshot(&sources).map_err(|e| failed(&e))
     }
 
+    /// Lists what lies in the directory `dir`, and more.
+    pub(super) fn list(&self, dir: &str) -> Result<Snapshot, Error> {
+        let mut pattern = escape(dir.as_bytes());
+        pattern.extend(b"/*");
+        match &self.local {
+            Some(local) => local.snapshot(&[pattern]).map_err(|e| failed(&e)),
+            None => Ok(Snapshot::default()),
+        }
+    }
+
     /// The directory behind it, if there is one.
     pub(crate) fn local(&self) -> Option<&LocalContext> {
         self.local.as_ref()

@@ -13,6 +13,7 @@ mod images;
 mod key;
 mod mirror;
 mod mounts;
+mod near;
 mod remote;
 mod root;
 mod stub;

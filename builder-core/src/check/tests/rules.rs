@@ -332,6 +332,31 @@ fn rules_of_our_own() {
 }
 
 #[test]
+fn names_that_are_nearly_those_of_stages() {
+    const RULE: &str = "StageNameTypo";
+    table(&[
+        ("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld /a /\n", &[(RULE, 3)]),
+        ("FROM scratch AS build\nFROM biuld\n", &[(RULE, 2)]),
+        ("FROM scratch AS build\nFROM scratch\nRUN --mount=from=buidl,target=/b x\n", &[(RULE, 3)]),
+        ("FROM python AS python3\nFROM scratch\nCOPY --from=python /a /\n", &[]),
+        ("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld:1 /a /\nCOPY --from=other /a /\n", &[]),
+        // A later stage is an error, not a typo.
+        ("FROM scratch\nCOPY --from=biuld /a /\nFROM scratch AS build\n", &[]),
+    ]);
+}
+
+#[test]
+fn an_ignore_file_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".dockerignore"), "[\n").unwrap();
+    let mut request = request("FROM scratch\nCOPY a /\n");
+    request.context = ContextSource::Directory(dir.path().to_owned());
+    let report = check(&request, None).unwrap();
+    assert_eq!(report.errors()[0].code, "ignore-file");
+    assert!(report.to_text().contains(".dockerignore"), "{}", report.to_text());
+}
+
+#[test]
 fn check_directives() {
     table(&[
         ("#check=skip=all\nFROM scratch as base\ncopy Dockerfile .\n", &[]),

@@ -7,8 +7,11 @@
 //! granted that it has none.
 
 mod from;
+mod needs;
 mod outline;
 mod scene;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod walk;
 

@@ -28,7 +28,7 @@ impl<'a> Surveyor<'a> {
         if let Some(word) = &transfer.from
             && let Some(name) = self.word(scene, place, word)
         {
-            self.needs(scene, &name, word.span);
+            self.needs(scene, place, &name, word.span);
         }
         for word in [&transfer.chown, &transfer.chmod, &transfer.checksum].into_iter().flatten() {
             drop(self.word(scene, place, word));

@@ -21,7 +21,7 @@ use crate::plan::expand::Expander;
 use crate::plan::graph::{ImageName, Need};
 use crate::plan::mount_options::Options;
 use crate::plan::scope::{self, DeclaredArg};
-use crate::plan::stages::{FromName, Stage};
+use crate::plan::stages::Stage;
 use crate::plan::{NamedContext, config};
 
 /// An instruction to look at, and where findings about it are told.
@@ -89,6 +89,7 @@ impl<'a> Surveyor<'a> {
         let (ImageName::Reference(shown) | ImageName::Context(shown)) = name;
         let Some(mut image) = self.subject.bases.config(name, &scene.platform) else {
             scene.knowledge = Knowledge::Partial;
+            self.stage_typo(stage.index, Place { instruction: stage.from, span: None }, stage.image.span, shown);
             if self.subject.bases.is_name(shown) {
                 scene.unknown_base = Some(UnknownBase { name: shown.clone(), line: stage.from.lines.0 });
             }
@@ -360,17 +361,8 @@ impl<'a> Surveyor<'a> {
                     }
                 }
                 let from = options.from.filter(|from| !from.is_empty());
-                from.iter().for_each(|from| self.needs(scene, from, word.span));
+                from.iter().for_each(|from| self.needs(scene, place, from, word.span));
             }
-        }
-    }
-
-    /// Takes note of the stage that files come from, if it is one.
-    pub(super) fn needs(&self, scene: &mut Scene<'a>, name: &str, span: Span) {
-        if let Ok(FromName::Stage(stage)) = self.stages.means(name, span, self.done.len())
-            && !scene.needs.contains(&stage)
-        {
-            scene.needs.push(stage);
         }
     }
 }
