@@ -117,6 +117,15 @@ fn a_build_tells_findings_at_its_end() {
 }
 
 #[test]
+fn rules_ask_nothing_of_a_context_that_is_not_used() {
+    let env = Env::new();
+    env.file(".dockerignore", "[\n");
+    env.build("FROM scratch\nENV a b\n", &[]).ok();
+    assert!(env.build("FROM scratch\nCOPY Dockerfile /\n", &[]).fails(1).contains("bad pattern"));
+    assert!(env.run(&["check", "context"]).stdout.contains("error[ignore-file]"));
+}
+
+#[test]
 fn error_true_ends_a_build_before_its_first_step() {
     let env = Env::new();
     let dockerfile = "FROM scratch\nCOPY missing /\nCMD x\n";

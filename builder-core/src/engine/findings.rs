@@ -54,7 +54,8 @@ pub(super) fn tell(known: &Known<'_>, events: Events<'_>) -> Result<(), Error> {
     let given = given.map_err(|why| Error::new(ErrorKind::Request, why))?;
     let options = Options::of(&known.parsed.dockerfile, given);
     let options = options.map_err(|error| Error::of_dockerfile(&[*error], known.source))?;
-    let ignore = ignore_rules(known)?;
+    // A file that cannot be read is an error where the context is used.
+    let ignore = ignore_rules(known).ok().flatten();
     let mut linter = Linter::new(&options, known.source);
     let warnings = known.parsed.warnings.iter().chain(&known.graph.warnings).cloned().collect();
     for warning in lint::check_text(&known.parsed.dockerfile, warnings, &mut linter) {

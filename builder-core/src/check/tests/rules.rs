@@ -26,6 +26,10 @@ fn the_table_is_in_order() {
     assert_eq!(unique.len(), names.len(), "no two rules have one name");
     let buildkit = lint::RULES.iter().filter(|rule| rule.origin == lint::Origin::BuildKit).count();
     assert_eq!(buildkit, 22, "BuildKit has 22 rules");
+    let page = std::fs::read_to_string("../docs/checks.md").unwrap();
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "docs/checks.md knows {name}");
+    }
     for rule in lint::RULES.iter().filter(|rule| rule.url.is_some()) {
         let kebab: String = rule.url.unwrap().trim_end_matches('/').rsplit('/').next().unwrap().replace('-', "");
         assert_eq!(kebab, rule.name.to_lowercase(), "the address is the rule's");
