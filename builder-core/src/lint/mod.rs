@@ -1,11 +1,11 @@
 //! Rules for Dockerfiles: what works, but is likely not meant.
 //!
 //! [`RULES`] is the table of all of them, under BuildKit's names and with its messages where BuildKit has the rule.
-//! Which of them count is said by [`Options`]: `# check=` at the top of the file, the build arg
+//! Which of them count is said by `Options`: `# check=` at the top of the file, the build arg
 //! `BUILDKIT_DOCKERFILE_CHECK` in its place, and a `# check=` comment above an instruction in addition.
 //!
 //! Here are the rules that need the text alone (`text`). Those that need variables and stages stand where these are
-//! known, in `plan::survey`. Both report to a [`Linter`], which leaves out what the options do not want.
+//! known, in `plan::survey`. Both report to a `Linter`, which leaves out what the options do not want.
 
 mod linter;
 mod options;
