@@ -18,6 +18,11 @@ impl Failure {
         Self { code: 2, text: format!("error: {}", text.into()) }
     }
 
+    /// What was asked for was done, and found something: exit code 1, with nothing more to say.
+    pub(crate) fn found() -> Self {
+        Self { code: 1, text: String::new() }
+    }
+
     /// A file that this command writes could not be written: exit code 73.
     pub(crate) fn output(text: impl Into<String>) -> Self {
         Self { code: 73, text: format!("error: {}", text.into()) }
@@ -25,6 +30,9 @@ impl Failure {
 
     /// Shows the failure on standard error and returns its exit code.
     pub(crate) fn report(self) -> ExitCode {
+        if self.text.is_empty() {
+            return ExitCode::from(self.code);
+        }
         // Standard error may be closed; there is nobody left to tell.
         drop(writeln!(std::io::stderr().lock(), "{}", self.text.trim_end()));
         ExitCode::from(self.code)

@@ -2,6 +2,7 @@
 //! between two calls.
 
 mod look;
+mod offline;
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::{Diagnostic, SourceFile};
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -76,6 +78,14 @@ impl Error {
             source = cause.source();
         }
         this
+    }
+
+    /// An error of the Dockerfile `source`, with those of `diagnostics` that are errors; the first gives the message.
+    pub(crate) fn of_dockerfile(diagnostics: &[Diagnostic], source: &SourceFile) -> Self {
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+        let first = errors.clone().next().map_or("the Dockerfile is wrong", |diagnostic| diagnostic.message.as_str());
+        let error = Self::new(ErrorKind::Dockerfile, first);
+        errors.fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source)))
     }
 
     /// Puts `message` in front: what was being done when this happened.

@@ -49,6 +49,17 @@ pub enum Event {
         /// One or several lines, with the place in the Dockerfile where there is one.
         message: String,
     },
+    /// A rule found something in the Dockerfile that works, but is likely not meant. Told before the first step.
+    Finding {
+        /// Name of the rule, as `# check=skip=` takes it.
+        rule: String,
+        /// One line.
+        message: String,
+        /// First line of the instruction, from 1.
+        line: usize,
+        /// The finding with the lines that it is about, for a person.
+        text: String,
+    },
     /// A step does work.
     StepStarted {
         /// The step.

@@ -10,9 +10,11 @@
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod image;
+pub mod lint;
 
 mod builder;
 mod cache;
+mod check;
 mod context;
 mod copy;
 mod digest;
@@ -39,10 +41,12 @@ mod tree;
 mod worker;
 
 pub use builder::{Builder, Canceller, DiskUsage, PruneExtent, Report, SpooledContext, init};
+pub use check::{CheckReport, Target};
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use inventory::{ContextEntry, ContextEntryKind, ContextInventory, IgnoreDecision, IgnoreRule, PathVerdict};
+pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
     BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget, Compression, CompressionKind,
     ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement, ImageForm, ImagePlace,

@@ -10,8 +10,8 @@ use builder_core::{
 };
 use serde_json::json;
 
-use super::print;
-use crate::args::{BuildArgs, ProgressMode};
+use super::{check, print};
+use crate::args::{BuildArgs, Call, Method, ProgressMode};
 use crate::confidential::Ssh;
 use crate::failure::Failure;
 use crate::{confidential, options, output, progress, shared_cache, terminate};
@@ -20,6 +20,10 @@ use crate::{confidential, options, output, progress, shared_cache, terminate};
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     let spooled = spool(builder, args)?;
     let request = request(args, spooled.as_ref())?;
+    let call = Call { method: if args.check { Method::Check } else { args.call.method }, ..args.call };
+    if call.method != Method::Build {
+        return check::call(builder, &request, call);
+    }
     terminate::cancel_on_signal(builder.canceller())?;
     let mut progress = progress::new(args.progress, args.quiet);
     let result = builder.build(&request, &mut |event| progress.event(event));
@@ -58,7 +62,7 @@ fn source(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildReq
                 path.to_str().ok_or_else(|| Failure::usage("the name of the Dockerfile is not UTF-8".to_owned()))?;
             BuildRequest::from_context(DockerfileInContext::Path(path.to_owned()), context)
         }
-        _ => BuildRequest::new(dockerfile(args)?, context),
+        _ => BuildRequest::new(dockerfile(&args.context, args.file.as_ref())?, context),
     })
 }
 
@@ -165,7 +169,7 @@ fn push_names(request: &mut BuildRequest) {
 }
 
 /// `SOURCE_DATE_EPOCH` of the environment counts unless a build arg says otherwise; empty is as if not set.
-fn source_date_epoch(request: &mut BuildRequest) -> Result<(), Failure> {
+pub(super) fn source_date_epoch(request: &mut BuildRequest) -> Result<(), Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     if !request.build_args.iter().any(|(name, _)| name == NAME) {
         request.build_args.extend(std::env::var(NAME).ok().map(|value| (NAME.to_owned(), value)));
@@ -189,8 +193,9 @@ fn context(text: &str) -> Result<ContextSource, Failure> {
     }
 }
 
-fn dockerfile(args: &BuildArgs) -> Result<DockerfileSource, Failure> {
-    let path = match &args.file {
+/// The Dockerfile of a context that is a directory.
+pub(super) fn dockerfile(context: &str, file: Option<&PathBuf>) -> Result<DockerfileSource, Failure> {
+    let path = match file {
         Some(path) if path.as_os_str() == "-" => {
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
@@ -198,9 +203,8 @@ fn dockerfile(args: &BuildArgs) -> Result<DockerfileSource, Failure> {
             return Ok(DockerfileSource { name: "Dockerfile".to_owned(), text: text(&bytes, "-")?, ignore: None });
         }
         Some(path) => path.clone(),
-        None => default_dockerfile(Path::new(&args.context)).ok_or_else(|| {
-            Failure::usage(format!("there is no Dockerfile in {}; name one with -f FILE", args.context))
-        })?,
+        None => default_dockerfile(Path::new(context))
+            .ok_or_else(|| Failure::usage(format!("there is no Dockerfile in {context}; name one with -f FILE")))?,
     };
     let shown = path.display().to_string();
     let bytes = std::fs::read(&path).map_err(|source| unreadable(&path, &source))?;

@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 mod build;
+mod check;
 mod context;
 mod doctor;
 mod import;
@@ -32,6 +33,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             plan::run(&registries::configure(builder, &args.build.registry, &hosts)?, &args)
         }
         Command::Explain(args) => plan::explain(&builder, &args),
+        Command::Check(args) => check::run(&builder, &args),
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
         Command::Copy(args) => registry::copy(builder, &args),

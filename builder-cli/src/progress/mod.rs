@@ -45,6 +45,29 @@ fn duration(millis: u64) -> String {
     if millis < 1000 { format!("{millis}ms") } else { format!("{}.{}s", millis / 1000, millis % 1000 / 100) }
 }
 
+/// Findings about the Dockerfile: shown when the build is over, so that nobody has to look for them above its output.
+#[derive(Debug, Default)]
+struct Findings(Vec<String>);
+
+impl Findings {
+    /// Keeps the text of one.
+    fn push(&mut self, text: String) {
+        self.0.push(text);
+    }
+
+    /// Returns the lines that show them all.
+    fn take_lines(&mut self) -> Vec<String> {
+        let texts = std::mem::take(&mut self.0);
+        let heading = match texts.len() {
+            0 => return Vec::new(),
+            1 => "1 warning found:".to_owned(),
+            count => format!("{count} warnings found:"),
+        };
+        let lines = texts.iter().flat_map(|text| std::iter::once("").chain(text.trim_end().lines()));
+        std::iter::once(heading).chain(lines.map(str::to_owned)).chain([String::new()]).collect()
+    }
+}
+
 /// Splits what a command writes into lines; the last one may stay open until more comes.
 #[derive(Debug, Default)]
 struct Lines {

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use builder_core::{Event, StepId, StepInfo};
 
-use super::{Lines, Progress, duration};
+use super::{Findings, Lines, Progress, duration};
 
 /// Writes plain lines.
 pub(super) struct Plain<W> {
@@ -19,6 +19,7 @@ pub(super) struct Plain<W> {
     started: BTreeSet<StepId>,
     /// Caches that results came from.
     found: BTreeMap<StepId, String>,
+    findings: Findings,
 }
 
 impl<W: Write> Plain<W> {
@@ -33,6 +34,7 @@ impl<W: Write> Plain<W> {
             done: Vec::new(),
             started: BTreeSet::new(),
             found: BTreeMap::new(),
+            findings: Findings::default(),
         }
     }
 
@@ -81,6 +83,7 @@ impl<W: Write> Progress for Plain<W> {
         match event {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.write(&format!("warning[{code}]: {message}")),
+            Event::Finding { text, .. } => self.findings.push(text),
             Event::StepStarted { step, reason } => {
                 self.started.insert(step);
                 let name = self.name(step);
@@ -119,6 +122,9 @@ impl<W: Write> Progress for Plain<W> {
 
     fn finish(&mut self) {
         for line in std::mem::take(&mut self.held).into_values().flatten() {
+            self.write(&line);
+        }
+        for line in self.findings.take_lines() {
             self.write(&line);
         }
         drop(self.out.flush());
@@ -186,5 +192,24 @@ mod tests {
     #[test]
     fn what_is_held_back_is_shown_at_the_end() {
         assert_eq!(show(vec![started(0), started(1), output(1, "x\n")]), "#1 [0]\n#2 [1]\n#2 x\n");
+    }
+
+    #[test]
+    fn findings_are_shown_when_the_build_is_over() {
+        let finding = |text: &str| Event::Finding {
+            rule: "Rule".to_owned(),
+            message: "message".to_owned(),
+            line: 1,
+            text: text.to_owned(),
+        };
+        let cached = Event::StepCached { step: StepId(0) };
+        assert_eq!(
+            show(vec![finding("one\n  two\n"), cached.clone()]),
+            "#1 [0]\n#1 CACHED\n\n1 warning found:\n\none\n  two\n\n"
+        );
+        assert_eq!(
+            show(vec![finding("one\n"), cached, finding("two\n")]),
+            "#1 [0]\n#1 CACHED\n\n2 warnings found:\n\none\n\ntwo\n\n"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use builder_core::{Event, StepId, StepInfo};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Lines, Progress, duration};
+use super::{Findings, Lines, Progress, duration};
 
 /// Lines of output shown below a running step.
 const TAIL: usize = 4;
@@ -26,13 +26,15 @@ pub(super) struct Tty {
     live: BTreeMap<StepId, Live>,
     /// Caches that results came from.
     found: BTreeMap<StepId, String>,
+    findings: Findings,
 }
 
 impl Tty {
     /// Starts with an empty screen part below the cursor.
     pub(super) fn new() -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        Self { screen, steps: BTreeMap::new(), live: BTreeMap::new(), found: BTreeMap::new() }
+        let (steps, live, found) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { screen, steps, live, found, findings: Findings::default() }
     }
 
     fn name(&self, step: StepId) -> String {
@@ -95,6 +97,7 @@ impl Progress for Tty {
         match event {
             Event::Plan { steps } => self.steps.extend(steps.into_iter().map(|info| (info.step, info))),
             Event::Warning { code, message } => self.println(&format!("\x1b[33mwarning[{code}]\x1b[0m: {message}")),
+            Event::Finding { text, .. } => self.findings.push(text),
             Event::StepFound { step, from } => drop(self.found.insert(step, from)),
             Event::StepStarted { step, reason } => {
                 self.start(step);
@@ -124,6 +127,12 @@ impl Progress for Tty {
     fn finish(&mut self) {
         for live in std::mem::take(&mut self.live).into_values() {
             live.bar.finish_and_clear();
+        }
+        for line in self.findings.take_lines() {
+            match line.strip_prefix("warning[").and_then(|rest| rest.split_once(']')) {
+                Some((rule, message)) => self.println(&format!("\x1b[33mwarning[{rule}]\x1b[0m{message}")),
+                None => self.println(&line),
+            }
         }
         drop(self.screen.clear());
     }

@@ -69,6 +69,8 @@ fn mistakes_in_a_dockerfile_are_shown_where_they_are() {
         ("FROM busybox\nRNU true\n", 1, vec!["Dockerfile:2:1", "RNU", "RUN", "^^^"]),
         ("FROM busybox\nCOPY --form=x a b\n", 1, vec!["Dockerfile:2:6", "--form", "--from"]),
         ("FROM busybox\nCOPY missing /x\n", 1, vec!["Dockerfile:2", "missing"]),
+        ("FROM busybox\nCOPY Dokcerfile /x\n", 1, vec!["Dockerfile:2", "did you mean \"Dockerfile\"?"]),
+        ("FROM busybox AS b\nFROM busybox\nCOPY --from=b /bni/sh /x\n", 1, vec!["did you mean \"bin/sh\"?"]),
         (
             "FROM busybox AS build\nFROM scratch\nCOPY --from=localhost:1/biuld /x /x\n",
             75,

@@ -8,6 +8,7 @@ mod applied;
 mod base;
 mod build;
 mod cache;
+mod check;
 mod command_line;
 mod concurrent;
 mod context_ls;

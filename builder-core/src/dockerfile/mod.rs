@@ -34,4 +34,4 @@ pub use ast::{
     RunInstruction, TransferInstruction, Word,
 };
 pub use expand::{Env, ExpandError, ExpandErrorKind, Expanded, expand_heredoc, expand_word, expand_words};
-pub use parse::Parsed;
+pub use parse::{Parsed, Recovered};

@@ -19,6 +19,15 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// A Dockerfile as far as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The instructions that are well-formed. Without an error below it is the whole Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// What is wrong, and what works but is likely not meant, in order of the source.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
 impl Dockerfile {
     /// Parses a Dockerfile, see [`Self::parse_with_warnings`].
     ///
@@ -38,6 +47,16 @@ impl Dockerfile {
     ///
     /// Everything that is wrong as far as it can be told, with the warnings, in order of the source.
     pub fn parse_with_warnings(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
+        let Recovered { dockerfile, diagnostics } = Self::recover(text);
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(diagnostics);
+        }
+        Ok(Parsed { dockerfile, warnings: diagnostics })
+    }
+
+    /// Parses as much of a Dockerfile as can be read: behind an error, what follows is read as if it were not there.
+    /// For those who want to say as much as possible about a file; a build needs [`Self::parse_with_warnings`].
+    pub fn recover(text: &str) -> Recovered {
         let mut scanned = scan(text);
         let mut instructions = vec![];
         // Whether an instruction before is not known: it may have been the FROM that is missed.
@@ -72,12 +91,9 @@ impl Dockerfile {
         let Scanned { directives, mut diagnostics, .. } = scanned;
         diagnostics.extend(check_end(&instructions).filter(|_| !after_error));
         diagnostics.sort_by_key(|diagnostic| diagnostic.primary.as_ref().map(|label| label.span.start));
-        if diagnostics.iter().any(Diagnostic::is_error) {
-            return Err(diagnostics);
-        }
         let escape = directives.escape();
         let Directives { syntax, check, .. } = directives;
-        Ok(Parsed { dockerfile: Self { escape, syntax, check, instructions }, warnings: diagnostics })
+        Recovered { dockerfile: Self { escape, syntax, check, instructions }, diagnostics }
     }
 
     /// Parses a trigger from the config of a base image, as `ONBUILD` stores it: one instruction on one line, heredocs

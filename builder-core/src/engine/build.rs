@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use super::agents::Agents;
 use super::assemble::Solved;
+use super::findings::{self, Known};
 use super::journal::Journal;
 use super::output::{self, Outputs};
 use super::task::HostFacts;
 use super::{Cancel, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
-use crate::dockerfile::Dockerfile;
+use crate::dockerfile::{Dockerfile, Parsed};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
-use crate::image::{Platform, rfc3339};
-use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
+use crate::image::rfc3339;
+use crate::plan::{self, BuildGraph, Inputs, Op, PlanRequest, RootInput};
 use crate::registry::{Client, ClientConfig, Reference};
-use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
+use crate::request::{BuildOutcome, BuildRequest, Compression, MediaTypes, Output};
 use crate::rootless;
 use crate::sandbox::KillSwitch;
 use crate::solver::{SolveFailure, SolveOptions, solve};
@@ -61,11 +62,12 @@ pub(super) fn run(
     let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
-    let dockerfile = parse(&source, events)?;
-    let graph = plan(request, &dockerfile, &source, &images)?;
-    for warning in &graph.warnings {
-        warn(warning, &source, events);
-    }
+    let parsed = parse(&source)?;
+    let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+    let plan_request = inputs.request(&parsed.dockerfile);
+    let graph = plan(&plan_request, &source, &images)?;
+    let known = Known { request, main: &main, source: &source, parsed: &parsed, plan: &plan_request, graph: &graph };
+    findings::tell(&known, events)?;
     let grants = Grants::new(request, agents.sockets());
     refuse(&grants, &graph, &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
@@ -221,57 +223,14 @@ pub(super) fn usable_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-pub(super) fn warn(diagnostic: &Diagnostic, source: &SourceFile, events: Events<'_>) {
-    let message = diagnostic.render(source);
-    events(Event::Warning { code: diagnostic.code.to_string(), message });
-}
-
-fn dockerfile_error(diagnostics: &[Diagnostic], source: &SourceFile) -> Error {
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
-    let first = errors.clone().next().map_or("the Dockerfile is wrong", |diagnostic| diagnostic.message.as_str());
-    let error = Error::new(ErrorKind::Dockerfile, first);
-    errors.fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source)))
-}
-
-pub(super) fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
+pub(super) fn parse(source: &SourceFile) -> Result<Parsed, Error> {
     let parsed = Dockerfile::parse_with_warnings(source.text());
-    let parsed = parsed.map_err(|diagnostics| dockerfile_error(&diagnostics, source))?;
-    for warning in &parsed.warnings {
-        warn(warning, source, events);
-    }
-    Ok(parsed.dockerfile)
+    parsed.map_err(|diagnostics| Error::of_dockerfile(&diagnostics, source))
 }
 
-pub(super) fn plan(
-    request: &BuildRequest,
-    dockerfile: &Dockerfile,
-    source: &SourceFile,
-    images: &Images,
-) -> Result<BuildGraph, Error> {
-    let kind = |context: &ContextSource| match context {
-        ContextSource::Directory(_) | ContextSource::Archive(_) | ContextSource::Http(_) | ContextSource::Git(_) => {
-            NamedContext::Directory
-        }
-        ContextSource::Empty => NamedContext::Scratch,
-        ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
-        _ => NamedContext::Image,
-    };
-    let contexts: Vec<_> = request.build_contexts.iter().map(|(name, context)| (name.clone(), kind(context))).collect();
-    let platform = request.platform.as_deref().map(str::parse::<Platform>).transpose();
-    let platform = platform.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
-    let build_platform = Platform::host();
-    let plan_request = PlanRequest {
-        dockerfile,
-        target: request.target.as_deref(),
-        build_args: &request.build_args,
-        labels: &request.labels,
-        contexts: &contexts,
-        platform: platform.as_ref(),
-        build_platform: &build_platform,
-        source_date_epoch: request.source_date_epoch,
-    };
-    plan::plan(&plan_request, images).map_err(|error| match error {
-        plan::Error::Dockerfile { diagnostics } => dockerfile_error(&diagnostics, source),
+pub(super) fn plan(request: &PlanRequest<'_>, source: &SourceFile, images: &Images) -> Result<BuildGraph, Error> {
+    plan::plan(request, images).map_err(|error| match error {
+        plan::Error::Dockerfile { diagnostics } => Error::of_dockerfile(&diagnostics, source),
         plan::Error::Resolve { diagnostic, source: cause } => resolve_error(*diagnostic, &*cause, source),
     })
 }
@@ -314,7 +273,7 @@ pub(super) fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -
     let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
     let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
     let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
-    if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
+    if diagnostics.is_empty() { Ok(()) } else { Err(Error::of_dockerfile(&diagnostics, source)) }
 }
 
 /// The build's compression: what was asked for, else what all outputs want, so that no layer is compressed twice.

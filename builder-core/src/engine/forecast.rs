@@ -6,10 +6,10 @@ use super::contexts;
 use super::journal::{Journal, report};
 use super::task::HostFacts;
 use crate::diagnostic::SourceFile;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
-use crate::plan::{BuildGraph, Op, Step};
+use crate::plan::{BuildGraph, Inputs, Op, Step};
 use crate::request::BuildRequest;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Outlook, foresee};
@@ -32,11 +32,9 @@ pub(super) fn run(
     let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
-    let dockerfile = build::parse(&source, events)?;
-    let graph = build::plan(request, &dockerfile, &source, &images)?;
-    for warning in &graph.warnings {
-        build::warn(warning, &source, events);
-    }
+    let parsed = build::parse(&source)?;
+    let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+    let graph = build::plan(&inputs.request(&parsed.dockerfile), &source, &images)?;
     let grants = Grants::new(request, agents.sockets());
     build::refuse(&grants, &graph, &source)?;
 
@@ -46,8 +44,8 @@ pub(super) fn run(
     let journal = Journal::start(store, request, &main.dockerfile.name, &graph, facts);
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options, events).remembering(journal.past());
-    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-    let outlooks = foresee(&inputs, &worker).map_err(|failure| build::locate(failure, &graph, &source))?;
+    let needs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
+    let outlooks = foresee(&needs, &worker).map_err(|failure| build::locate(failure, &graph, &source))?;
     worker.save_caches();
 
     let told = graph.steps.iter().zip(outlooks);

@@ -9,6 +9,7 @@ mod assemble;
 mod build;
 mod cache;
 mod contexts;
+mod findings;
 mod forecast;
 mod journal;
 mod output;

@@ -1,8 +1,8 @@
 //! Expansion of words with the variables of a place, and what is odd about it.
 
 use super::Problem;
-use super::scope::{DeclaredArg, Env};
-use crate::diagnostic::{Diagnostic, Span, nearest};
+use super::scope::Env;
+use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{Heredoc, Word, expand_heredoc, expand_word, expand_words};
 
 /// No variable gets longer, in bytes: `ENV A=$A$A` in a few dozen lines, or in triggers of a base image, would take
@@ -14,8 +14,6 @@ const MAX_EXPANDED: usize = 1 << 20;
 pub(super) struct Scope<'a> {
     /// Names with values.
     pub(super) env: &'a Env,
-    /// Names that `ARG` declared; they need no value.
-    pub(super) declared: &'a [DeclaredArg],
 }
 
 impl Scope<'_> {
@@ -46,16 +44,14 @@ impl Expander {
             let problem = Diagnostic::error("expansion-too-long", "this expands to more than 1 MiB").at(word.span);
             return Err(Box::new(problem));
         }
-        self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-var", "variable");
         Ok(expanded.text)
     }
 
     /// Expands a word of `FROM`, which only sees `globals`.
     pub(super) fn base_word(&mut self, word: &Word, globals: &Env) -> Result<String, Problem> {
-        let scope = Scope { env: globals, declared: &[] };
+        let scope = Scope { env: globals };
         let expanded = expand_word(&word.text, self.escape, &|name| scope.get(name));
         let expanded = expanded.map_err(|err| Box::new(err.diagnostic(word)))?;
-        self.warn_undefined(expanded.unmatched, word.span, scope, "undefined-arg-in-from", "global build arg");
         Ok(expanded.text)
     }
 
@@ -75,7 +71,6 @@ impl Expander {
             let place = Word { text: String::new(), span: heredoc.span };
             Box::new(err.diagnostic(&place).with_note(format!("in the body of <<{}", heredoc.name)))
         })?;
-        self.warn_undefined(expanded.unmatched, heredoc.span, scope, "undefined-var", "variable");
         Ok(expanded.text)
     }
 
@@ -113,26 +108,6 @@ impl Expander {
             }
         }
         out
-    }
-
-    fn warn_undefined(
-        &mut self,
-        names: impl IntoIterator<Item = String>,
-        span: Span,
-        scope: Scope<'_>,
-        code: &'static str,
-        what: &str,
-    ) {
-        for name in names {
-            if scope.declared.iter().any(|arg| arg.name == name) {
-                continue;
-            }
-            let near = nearest(&name, scope.declared.iter().map(|arg| arg.name.as_str()).chain(scope.env.names()));
-            let warning = Diagnostic::warning(code, format!("undefined {what} \"${name}\" expands to nothing"))
-                .at(span)
-                .with_hint_if(near.map(|near| format!("did you mean \"${near}\"?")));
-            self.warnings.push(warning);
-        }
     }
 }
 

@@ -312,7 +312,7 @@ impl<'a> Planner<'a> {
 }
 
 /// Returns what `TARGETSTAGE` says: the target as the user wrote it, the name of the last stage, or `default`.
-fn target_name(request: &PlanRequest<'_>, stages: &Stages<'_>) -> String {
+pub(super) fn target_name(request: &PlanRequest<'_>, stages: &Stages<'_>) -> String {
     let asked = request.target.filter(|target| !target.is_empty()).map(str::to_owned);
     let last = || stages.all.last().and_then(|stage| stage.name).map(|name| name.text.clone());
     asked.or_else(last).unwrap_or_else(|| "default".to_owned())

@@ -9,7 +9,8 @@
 //! checked here, so that nothing behind this module reads Dockerfile syntax.
 //!
 //! `stages` splits the file, `lower` walks the stages that are needed, `metadata`, `run`, `copy` and `mounts` lower
-//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph.
+//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph. `survey`
+//! looks at a Dockerfile without planning it.
 
 mod chmod;
 mod config;
@@ -19,6 +20,7 @@ mod expand;
 mod expose;
 mod gofmt;
 mod graph;
+mod inputs;
 mod lower;
 mod metadata;
 mod mount_options;
@@ -33,6 +35,7 @@ mod size;
 mod stages;
 mod state;
 mod steps;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -41,7 +44,10 @@ use crate::dockerfile::Dockerfile;
 use crate::image::Platform;
 
 pub(crate) use graph::*;
+pub(crate) use inputs::Inputs;
 pub(crate) use remote::{file_name, git_context, parse_bool, percent_decode};
+pub(crate) use survey::{Bases, Extent, Subject, Survey, UnknownBase, comment_about};
+pub use survey::{Outline, OutlineArg, OutlineCache, OutlineMount};
 
 /// What a plan is made from, besides images.
 #[derive(Debug, Clone, Copy)]

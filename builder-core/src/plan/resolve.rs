@@ -162,7 +162,6 @@ impl<'a> Planner<'a> {
             }
             Outside::Image(name) => {
                 let image = self.image(name.clone(), &platform, span)?;
-                self.warn_other_platform(&image, &platform, span);
                 let label = match &name {
                     ImageName::Reference(_) => Label::Counted(format!("FROM {}", image.name)),
                     ImageName::Context(context) => Label::Plain(format!("[context {context}] {}", image.name)),
@@ -260,15 +259,6 @@ impl<'a> Planner<'a> {
         let near = nearest(name, known.iter().map(|(name, _)| *name))?;
         let (_, kind) = known.iter().find(|(name, _)| *name == near)?;
         Some(format!("did you mean the {kind} {near:?}?"))
-    }
-
-    fn warn_other_platform(&mut self, image: &ResolvedImage, wanted: &Platform, span: Span) {
-        let Some(found) = config::platform(&image.config) else { return };
-        if found.os == wanted.os && found.architecture == wanted.architecture {
-            return;
-        }
-        let message = format!("the image is for {found}, not for {wanted}");
-        self.expander.warnings.push(Diagnostic::warning("invalid-base-image-platform", message).at(span));
     }
 
     /// Tells the resolver which images will be needed for certain: those that the stages say in plain words.

@@ -66,7 +66,7 @@ pub(super) struct DeclaredArg {
 }
 
 /// The request's build args.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct BuildArgs(BTreeMap<String, String>);
 
 impl BuildArgs {

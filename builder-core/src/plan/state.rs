@@ -84,7 +84,7 @@ impl StageState {
 
     /// Returns the variables for expansion.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { env: &self.env, declared: &self.declared }
+        Scope { env: &self.env }
     }
 
     /// Returns the working directory, absolute and clean.

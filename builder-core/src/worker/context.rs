@@ -8,7 +8,7 @@ use crate::context::{IgnoreFile, LocalContext, Missing, Snapshot, StatCache};
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
 use crate::tree::Kind;
-use crate::tree::pattern::has_wildcard;
+use crate::tree::pattern::{PatternSet, has_wildcard};
 
 /// Files of this machine, or none.
 #[derive(Debug)]
@@ -68,6 +68,16 @@ impl Context {
         local.snapshot(&sources).map_err(|e| failed(&e))
     }
 
+    /// Lists what lies in the directory `dir`, and more.
+    pub(super) fn list(&self, dir: &str) -> Result<Snapshot, Error> {
+        let mut pattern = escape(dir.as_bytes());
+        pattern.extend(b"/*");
+        match &self.local {
+            Some(local) => local.snapshot(&[pattern]).map_err(|e| failed(&e)),
+            None => Ok(Snapshot::default()),
+        }
+    }
+
     /// The directory behind it, if there is one.
     pub(crate) fn local(&self) -> Option<&LocalContext> {
         self.local.as_ref()
@@ -107,4 +117,18 @@ fn escape(path: &[u8]) -> Vec<u8> {
         pattern.push(*byte);
     }
     pattern
+}
+
+/// Returns the ignore rules of a directory. `given` is name and text of an ignore file that replaces the directory's own.
+pub(crate) fn ignore_rules(dir: &Path, given: Option<&(String, String)>) -> Result<Option<PatternSet>, Error> {
+    let found = IgnoreFile::find(dir, given).map_err(|error| failed(&error))?;
+    Ok(found.map(|file| file.rules))
+}
+
+/// Whether `pattern` means any file below the directory `dir` that the rules `ignore` keep. `None` if that cannot be
+/// found out.
+pub(crate) fn selects(dir: &Path, ignore: Option<&PatternSet>, pattern: &str) -> Option<bool> {
+    let local = LocalContext::open(dir, ignore.cloned(), None).ok()?;
+    let listing = local.snapshot(&[pattern]).ok()?;
+    listing.tree().expand(pattern.as_bytes()).ok().map(|found| !found.is_empty())
 }

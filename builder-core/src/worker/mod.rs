@@ -13,6 +13,7 @@ mod images;
 mod key;
 mod mirror;
 mod mounts;
+mod near;
 mod outlook;
 mod records;
 mod remote;
@@ -28,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use images::{ImageError, Images};
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;

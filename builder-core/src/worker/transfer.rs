@@ -11,6 +11,7 @@ use super::copy::{
     copy_with_parents, select, select_with_parents,
 };
 use super::files::{Bytes, Files};
+use super::near;
 use super::remote::Url;
 use super::root::Root;
 use super::{BuildWorker, Inputs, StepOutput};
@@ -173,7 +174,11 @@ impl BuildWorker<'_> {
     /// Says why a source is not there: an ignore rule that hid it, or a name that is nearly the same.
     pub(super) fn missing_source(&self, error: SelectError, from: FileInput, inputs: &Inputs<'_>) -> Error {
         let FileInput::Context(step) = from else {
-            return Error::from_source(ErrorKind::Dockerfile, &error);
+            let this = Error::from_source(ErrorKind::Dockerfile, &error);
+            let FileInput::Root(root) = from else { return this };
+            let tree = inputs.root(root).and_then(|root| self.tree(&root));
+            let (SelectError::NotFound(pattern), Ok(tree)) = (&error, tree) else { return this };
+            return near::hint(this, pattern, |dir| Some(near::names(&tree, dir)));
         };
         let this = Error::from_source(ErrorKind::Context, &error);
         let SelectError::NotFound(pattern) = &error else { return this };
@@ -183,7 +188,7 @@ impl BuildWorker<'_> {
             Some(rule) => this
                 .note(format!("excluded by {}:{} ({:?})", rule.file, rule.line, rule.text))
                 .hint(format!("add \"!{}\" after line {}", pattern.trim_start_matches(['/', '.']), rule.line)),
-            None => this,
+            None => near::hint(this, pattern, |dir| Some(near::names(&context.list(dir).ok()?.tree(), dir))),
         }
     }
 

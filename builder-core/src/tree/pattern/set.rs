@@ -91,6 +91,11 @@ impl PatternSet {
         self.rules.is_empty()
     }
 
+    /// Whether some rule keeps what another leaves out.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.decision == Decision::Include)
+    }
+
     /// Returns what the rules say of `path`, or `None` when none matches. The root is never matched.
     pub(crate) fn matches(&self, path: &[u8]) -> Option<Decision> {
         self.deciding_rule(path).map(|rule| rule.decision)
