@@ -94,6 +94,7 @@ pub(super) fn run(
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
+    journal.write(&worker, Some(assembled.descriptor.digest), &names, events);
     let origins = images.origins();
     let outputs = Outputs {
         store,
@@ -112,7 +113,9 @@ pub(super) fn run(
     }
     // What went out is what the caller asks about.
     let image = written.first().unwrap_or(&assembled);
-    journal.write(&worker, Some(image.descriptor.digest), &names, events);
+    if image.descriptor.digest != assembled.descriptor.digest {
+        journal.write(&worker, Some(image.descriptor.digest), &names, events);
+    }
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
