@@ -240,6 +240,11 @@ fn builds_are_found_by_name_and_digest_and_do_not_mix() {
     assert_eq!(explain(&env, &[&digest]).len(), 6);
     assert_eq!(explain(&env, &[&digest["sha256:".len()..][..12]]).len(), 6);
     assert!(env.run(&["explain", "app:2"]).fails(2).contains("no build of \"app:2\" is remembered"));
+    let zstd = ["build", "-q", "-o", "type=oci,dest=x.tar,compression=zstd", "-o", "type=cacheonly", "context"];
+    let again = env.run(&zstd).ok();
+    assert!(again != digest && explain(&env, &[&again]).iter().all(|step| step.starts_with("cached ")));
+    env.run(&["build", "-o", "type=oci,dest=no/such/dir/x.tar", "--no-cache", "context"]).fails(73);
+    assert!(explain(&env, &[]).iter().all(|step| step.starts_with("ran ")), "the image was made");
     let other = explain(&env, &["other"]);
     assert_eq!(other[1], "ran RUN echo: no earlier build of this step", "{other:?}");
 }

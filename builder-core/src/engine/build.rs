@@ -105,6 +105,7 @@ pub(super) fn run(
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
+    journal.write(&worker, Some(assembled.descriptor.digest), &names, events);
     let origins = shared.origins_with(&images.origins());
     let outputs = Outputs {
         store,
@@ -123,10 +124,11 @@ pub(super) fn run(
         written.extend(outputs.write(output)?);
     }
     let image = written.first().unwrap_or(&assembled);
+    if image.descriptor.digest != assembled.descriptor.digest {
+        journal.write(&worker, Some(image.descriptor.digest), &names, events);
+    }
     let writer = cache::Writer { store, client, origins: &origins, events };
     writer.finish(request, &results, image)?;
-    // What went out is what the caller asks about.
-    journal.write(&worker, Some(image.descriptor.digest), &names, events);
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;

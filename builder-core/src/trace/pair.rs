@@ -8,7 +8,7 @@ use crate::event::StepInfo;
 ///
 /// Steps are the same when they have the same text in the same stage; the second of two with one text is the second
 /// again. What is left over is the same as what is left over right behind the same step, if it is the same kind of
-/// instruction: that one was edited.
+/// instruction: that one was edited. Then the stage no longer counts: it may have got another name or number.
 pub(crate) fn pair(earlier: &[&StepInfo], now: &[&StepInfo]) -> Vec<Option<usize>> {
     let mut pairs = vec![None; now.len()];
     let mut by_text: BTreeMap<(Option<&str>, &str), Vec<usize>> = BTreeMap::new();
@@ -20,6 +20,13 @@ pub(crate) fn pair(earlier: &[&StepInfo], now: &[&StepInfo]) -> Vec<Option<usize
     }
     for stage in stages(now) {
         pair_edited(&of_stage(earlier, stage), &of_stage(now, stage), earlier, now, &mut pairs);
+    }
+    for at in 0..now.len() {
+        let free = |candidate: &usize| !pairs.contains(&Some(*candidate));
+        let same = |candidate: &usize| text(earlier[*candidate]) == text(now[at]) && free(candidate);
+        if pairs[at].is_none() {
+            pairs[at] = (0..earlier.len()).find(same);
+        }
     }
     pairs
 }
@@ -105,6 +112,8 @@ mod tests {
     #[test]
     fn stages_are_apart() {
         assert_eq!(paired(&["a: RUN x", "b: RUN y"], &["b: RUN x", "a: RUN y"]), [Some(1), Some(0)], "edited, both");
-        assert_eq!(paired(&["a: RUN x"], &["b: RUN x"]), [None]);
+        assert_eq!(paired(&["a: RUN x"], &["a: RUN x", "b: RUN x"]), [Some(0), None], "a copy is new");
+        assert_eq!(paired(&["a: RUN x", "a: RUN y"], &["b: RUN x", "b: RUN y"]), [Some(0), Some(1)], "renamed");
+        assert_eq!(paired(&["a: RUN x"], &["b: RUN z"]), [None]);
     }
 }

@@ -1,4 +1,5 @@
-//! What decides the result of a step. Change the number of a domain when the meaning of its parts changes.
+//! What decides the result of a step. Change the number of a domain when the meaning of its parts changes. A part that
+//! differs is told to people in the words of `trace/changes.rs`.
 //!
 //! | input | `RUN` | `COPY`, `ADD`, `WORKDIR` |
 //! |---|---|---|
