@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test, and skips are told")]
 
+mod advisories;
 mod applied;
 mod base;
 mod build;

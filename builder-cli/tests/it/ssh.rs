@@ -153,7 +153,10 @@ fn what_is_missing_for_ssh_is_said() {
         let text = run.fails(code);
         assert!(words.iter().all(|word| text.contains(word)), "want {words:?}: {text}");
     };
-    fails(&[], 1, &["no ssh agent", "--ssh default"]);
+    fails(&[], 1, &["no ssh agent", "--ssh default", "Dockerfile:2:1"]);
+    let unstarted = env.build(&format!("FROM scratch\nADD http://127.0.0.1:1/x /x\n{dockerfile}"), &[]);
+    assert!(unstarted.fails(1).contains("no ssh agent"), "it is known before anything is tried: {}", unstarted.stderr);
+    assert!(build_context(&env, &url, &[], b"").fails(1).contains("--ssh default"));
     fails(&["--ssh", "other=key"], 1, &["no ssh agent"]);
     fails(&["--ssh", "default=key"], 1, &["Host key verification failed", "ssh-keyscan"]);
     sshd.vouch(&env);

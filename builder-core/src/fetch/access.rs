@@ -9,7 +9,8 @@
 //! | `GIT_AUTH_HEADER.<host>`, `GIT_AUTH_HEADER` | a repository by http(s) | `<value>` |
 //! | `GIT_AUTH_TOKEN.<host>`, `GIT_AUTH_TOKEN` | the same | `basic`, with the user `x-access-token` |
 //!
-//! The host is with or without its port. A value goes to the origin it was looked up for and nowhere else, redirects
+//! The host is with or without its port; `.` in the place of the last `_` of the first two means the same, as their
+//! likeness to the others suggests. A value goes to the origin it was looked up for and nowhere else, redirects
 //! or not; it stands on no command line, in no file, no record and no message.
 
 use std::collections::HashMap;
@@ -109,7 +110,13 @@ impl Access {
 
     fn http_secret(&self, url: &Url) -> Result<Option<HeaderValue>, FetchError> {
         for host in hosts(url) {
-            for (name, form) in [("HTTP_AUTH_TOKEN_", Form::Token), ("HTTP_AUTH_HEADER_", Form::Header)] {
+            let names = [
+                ("HTTP_AUTH_TOKEN_", Form::Token),
+                ("HTTP_AUTH_TOKEN.", Form::Token),
+                ("HTTP_AUTH_HEADER_", Form::Header),
+                ("HTTP_AUTH_HEADER.", Form::Header),
+            ];
+            for (name, form) in names {
                 let id = format!("{name}{host}");
                 let Some(value) = self.value(&id)? else { continue };
                 let value = match form {
@@ -223,6 +230,7 @@ mod tests {
         for other in ["https://x/f", "https://h.x.evil/f", "https://a.h.x/f", "https://evil/h.x", "https://evil/?h.x"] {
             assert_eq!(http(&token, other), None, "{other}");
         }
+        assert_eq!(http(&[("HTTP_AUTH_TOKEN.h.x", "t0ken")], "https://h.x/f").as_deref(), Some("Bearer t0ken"));
         let both = [("HTTP_AUTH_TOKEN_h:1", "t0ken"), ("HTTP_AUTH_HEADER_h", "Basic b")];
         assert_eq!(http(&both, "http://h:1/f").as_deref(), Some("Bearer t0ken"));
         assert_eq!(http(&both, "http://h/f").as_deref(), Some("Basic b"));

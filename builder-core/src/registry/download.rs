@@ -37,6 +37,9 @@ pub(crate) enum Answer<T> {
     New(T, Validators),
 }
 
+/// Shorter parts of an `Authorization` turn up in harmless words, in bytes.
+const SHORTEST_HIDDEN: usize = 5;
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
@@ -47,6 +50,13 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// What must not be shown: the value as a whole, and what follows its scheme.
+    fn hidden(&self) -> Vec<&str> {
+        let value = self.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let parts = [value, value.split_once(' ').map_or("", |(_, rest)| rest)];
+        parts.into_iter().filter(|part| part.len() >= SHORTEST_HIDDEN).collect()
+    }
+
     fn request(&self) -> Request<'static> {
         Request { authorization: self.authorization.clone(), ..Request::new(Method::GET, self.url.clone()) }
     }
@@ -110,7 +120,7 @@ impl Downloader {
             return Ok(Ok(Answer::Unchanged));
         }
         if response.status() != StatusCode::OK {
-            return Err(refusal(response, &subject));
+            return Err(refusal(response, &subject).hiding(&wanted.hidden()));
         }
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let validators =

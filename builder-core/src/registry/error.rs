@@ -199,6 +199,19 @@ impl Error {
         }
     }
 
+    /// The same with `****` for each of `hidden` in the server's words: it may send back what it got.
+    pub(super) fn hiding(mut self, hidden: &[&str]) -> Self {
+        if let Self::Unauthorized { detail, .. }
+        | Self::Denied { detail, .. }
+        | Self::NotFound { detail, .. }
+        | Self::RateLimited { detail, .. }
+        | Self::Status { detail, .. } = &mut self
+        {
+            *detail = hidden.iter().fold(std::mem::take(detail), |text, hidden| text.replace(hidden, "****"));
+        }
+        self
+    }
+
     /// What was asked for, where the text of the error does not say it.
     pub(super) fn unsaid_subject(&self) -> Option<&str> {
         match self {

@@ -27,7 +27,16 @@ const ANSWER_LIMIT: u64 = 256 << 20;
 const WORDS_LIMIT: usize = 2000;
 
 /// What lines have that are no errors.
-const PROGRESS: [&str; 5] = ["% (", "Cloning into", "Enumerating objects", "Total ", "registered for path"];
+const PROGRESS: [&str; 7] = [
+    "% (",
+    "Cloning into",
+    "Enumerating objects",
+    "Total ",
+    "registered for path",
+    // What it guesses when ssh has said what was wrong.
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+];
 
 /// Settings of every run. `core.hooksPath` is for hooks that a submodule or template could bring.
 const SETTINGS: [(&str, &str); 12] = [

@@ -42,7 +42,7 @@ impl Fetcher {
         let home = work.path().join("home");
         std::fs::create_dir(&home).map_err(FetchError::io("make a directory for git"))?;
         let header = self.access.git(&source.remote)?;
-        let ssh = match protocols(&source.remote).ends_with("ssh") {
+        let ssh = match source.is_by_ssh() {
             true => Some(SshClient::prepare(&home, &self.access, &shown)?),
             false => None,
         };

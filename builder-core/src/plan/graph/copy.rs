@@ -117,6 +117,13 @@ pub(crate) struct GitSource {
     pub(crate) pin: GitPin,
 }
 
+impl GitSource {
+    /// Whether it is reached by ssh: `ssh://…`, or `user@host:path`.
+    pub(crate) fn is_by_ssh(&self) -> bool {
+        self.remote.starts_with("ssh://") || !self.remote.contains("://")
+    }
+}
+
 /// The time that the files of a repository get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum GitTime {

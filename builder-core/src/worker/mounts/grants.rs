@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::event::StepId;
-use crate::plan::{BuildGraph, NetworkMode, Op, RunOp, SecurityMode};
+use crate::fetch::DEFAULT_AGENT;
+use crate::plan::{BuildGraph, CopySourceOp, NetworkMode, Op, RunOp, SecurityMode, Step};
 use crate::request::{BuildRequest, Entitlement, Secret, StepNetwork};
 use crate::sandbox::Network;
 
@@ -53,7 +54,10 @@ impl Grants {
     pub(crate) fn refuse(&self, graph: &BuildGraph) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         for step in &graph.steps {
-            let Op::Run(op) = &step.op else { continue };
+            let Op::Run(op) = &step.op else {
+                refusals.extend(self.unreachable(step));
+                continue;
+            };
             refusals.extend(self.refusals(op).map(|(what, hint)| Refusal {
                 step: step.id(),
                 what: what.to_owned(),
@@ -61,6 +65,16 @@ impl Grants {
             }));
         }
         refusals
+    }
+
+    /// A repository by ssh, which nobody opens without an agent.
+    fn unreachable(&self, step: &Step) -> Option<Refusal> {
+        let Op::Copy(op) = &step.op else { return None };
+        let by_ssh = |source: &&CopySourceOp| matches!(source, CopySourceOp::Git(git) if git.is_by_ssh());
+        let CopySourceOp::Git(git) = op.sources.iter().find(by_ssh)? else { return None };
+        let what = format!("{} is reached by ssh, and no ssh agent was given", git.url);
+        let hint = Some("build with --ssh default, or --ssh default=KEYFILE");
+        (!self.agents.contains_key(DEFAULT_AGENT)).then_some(Refusal { step: step.id(), what, hint })
     }
 
     fn refusals(&self, op: &RunOp) -> impl Iterator<Item = (&'static str, &'static str)> {
