@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::assemble::Solved;
+use super::assemble::{Assembled, Solved};
 use super::output::{self, Outputs};
 use super::task::HostFacts;
 use super::{Cancel, cache, contexts};
@@ -46,7 +46,7 @@ pub(super) fn run(
     let names = output::full_names(&request.tags)?;
     let mut targets = output::check(request)?;
     targets.extend(cache::must_take(request)?);
-    let shared = cache::open(request, client, facts.now.0)?;
+    let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -71,6 +71,7 @@ pub(super) fn run(
         now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
         clock: facts.now.0,
         shared: shared.clone(),
+        shared_mounts,
         cache_strict: request.cache_strict,
         no_exec,
         resolv_conf: facts.resolv_conf.clone(),
@@ -118,14 +119,17 @@ pub(super) fn run(
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
     }
     // What went out is what the caller asks about.
-    let image = written.first().unwrap_or(&assembled);
-    Ok(BuildOutcome {
+    Ok(outcome(written.first().unwrap_or(&assembled), names))
+}
+
+fn outcome(image: &Assembled, names: Vec<String>) -> BuildOutcome {
+    BuildOutcome {
         digest: image.descriptor.digest,
         config_digest: image.config_digest,
         media_type: image.descriptor.media_type.clone(),
         size: image.descriptor.size,
         names,
-    })
+    }
 }
 
 /// Does the steps, beside `check`, and has the layers of the image here if somebody reads them. What a shared cache

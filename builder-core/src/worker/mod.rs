@@ -22,7 +22,7 @@ mod transfer;
 mod users;
 mod variant;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -70,6 +70,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) clock: i64,
     /// Caches of other machines.
     pub(crate) shared: Arc<Shared>,
+    /// Where cache mounts may come from.
+    pub(crate) shared_mounts: Arc<Shared>,
     /// A shared cache that fails fails the build.
     pub(crate) cache_strict: bool,
     /// Why commands cannot run here, as an error for the user; `None` when they can.
@@ -110,6 +112,8 @@ pub(crate) struct BuildWorker<'a> {
     created: Mutex<HashMap<StepId, i64>>,
     /// Results that can be shared.
     done: Mutex<BTreeMap<StepId, Entry>>,
+    /// Names of the cache mounts of all steps.
+    caches: Mutex<BTreeSet<String>>,
 }
 
 /// What a step yields.
@@ -220,6 +224,7 @@ impl<'a> BuildWorker<'a> {
             users: Mutex::default(),
             created: Mutex::default(),
             done: Mutex::default(),
+            caches: Mutex::default(),
         }
     }
 
