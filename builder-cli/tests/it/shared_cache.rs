@@ -538,8 +538,11 @@ fn what_a_hostile_cache_says_is_never_seen() {
     let swapped = |config: &mut Value| config["rootfs"]["diff_ids"].as_array_mut().unwrap().reverse();
     let wrong_tree = |config: &mut Value| {
         let trees = config["builder.cache"]["trees"].as_array_mut().unwrap();
-        let (a, b) = (trees[0]["blob"].clone(), trees[1]["blob"].clone());
-        (trees[0]["blob"], trees[1]["blob"]) = (b, a);
+        let blobs: Vec<Value> = trees.iter().map(|tree| tree["blob"].clone()).collect();
+        // All of them, because one that nobody reads is not found out.
+        for (tree, other) in trees.iter_mut().zip(blobs.iter().cycle().skip(1)) {
+            tree["blob"] = other.clone();
+        }
     };
     let tree_for_a_layer = |config: &mut Value| config["builder.cache"]["records"][0]["layers"] = json!([99]);
     let layer_for_a_tree = |config: &mut Value| config["builder.cache"]["trees"][0]["blob"] = json!(0);
