@@ -247,6 +247,15 @@ fn a_directory_holds_the_last_build_and_nothing_else() {
     let run = build(&other, FILES, &["--cache-to", "type=local,dest=context", "--output", "type=cacheonly"]);
     run.ok();
     assert!(warnings(&run)[0].contains("not an OCI image layout"), "{:?}", warnings(&run));
+    // Nor one of images: least of all the state directory, be there images in it or not.
+    for (dest, output) in [("out", "type=image,name=x"), ("state", "type=cacheonly"), ("state", "type=image,name=x")] {
+        let before = blobs(&other.path(dest));
+        let to = format!("type=local,dest={dest}");
+        let run = build(&other, FILES, &["--cache-to", &to, "--output", output]);
+        run.ok();
+        assert!(warnings(&run)[0].contains("holds other images"), "{:?}", warnings(&run));
+        assert!(blobs(&other.path(dest)).is_superset(&before), "{dest}");
+    }
 }
 
 #[test]

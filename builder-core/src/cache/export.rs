@@ -128,7 +128,7 @@ impl Bundle {
     /// Makes it the whole content of the directory `dir`.
     pub(crate) fn write(&self, store: &Store, dir: &Path) -> Result<(), Error> {
         let mut descriptor = self.descriptor.clone();
-        descriptor.annotations.insert(ANNOTATION_REF_NAME.to_owned(), "cache".to_owned());
+        descriptor.annotations.insert(ANNOTATION_REF_NAME.to_owned(), CONFIG_FIELD.to_owned());
         let written = export::replace_layout(store, &descriptor, dir);
         written.map_err(|source| Error::Write { name: dir.display().to_string(), source })
     }
