@@ -182,6 +182,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) cache_to: Vec<String>,
 
+    /// Fill cache mounts that are not here yet with what another machine has shared: as --cache-from
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_mount_from: Vec<String>,
+
+    /// Share the cache mounts of this build: type=registry,ref=NAME, type=local,dest=DIR, or a repository
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_mount_to: Vec<String>,
+
     /// Do steps again whose results are older: 12h, 7d; 0 is --no-cache
     #[arg(long, value_name = "TIME", value_parser = crate::shared_cache::ttl)]
     pub(crate) cache_ttl: Option<u64>,

@@ -1,4 +1,4 @@
-//! Values of `--cache-from`, `--cache-to` and `--cache-ttl`.
+//! Values of `--cache-from`, `--cache-to`, `--cache-mount-from`, `--cache-mount-to` and `--cache-ttl`.
 
 use builder_core::{CacheMode, CachePlace, CacheSource, CacheTarget};
 
@@ -54,8 +54,9 @@ fn kind_error(kind: &str) -> String {
     format!("there is no type {kind:?} (known: {TYPES})")
 }
 
-/// Reads one `--cache-from`: `type=registry,ref=REF`, `type=local,src=DIR`, or the name of a repository.
-pub(crate) fn source(text: &str) -> Result<CacheSource, Failure> {
+/// Reads one `--cache-from` or `--cache-mount-from`: `type=registry,ref=REF`, `type=local,src=DIR`, or the name of a
+/// repository.
+pub(crate) fn source_of(option: &str, text: &str) -> Result<CacheSource, Failure> {
     let read = || -> Result<CacheSource, String> {
         let mut fields = match Spec::read(text)? {
             Spec::Name(name) => return Ok(CacheSource::Registry(name)),
@@ -71,7 +72,7 @@ pub(crate) fn source(text: &str) -> Result<CacheSource, Failure> {
         end(&kind, &fields)?;
         Ok(source)
     };
-    read().map_err(|what| Failure::usage(format!("--cache-from {text:?}: {what}")))
+    read().map_err(|what| Failure::usage(format!("{option} {text:?}: {what}")))
 }
 
 /// Reads one `--cache-to`: `type=registry,ref=REF`, `type=local,dest=DIR`, `type=inline`, or the name of a repository,
@@ -116,6 +117,25 @@ pub(crate) fn target(text: &str) -> Result<CacheTarget, Failure> {
     read().map_err(|what| Failure::usage(format!("--cache-to {text:?}: {what}")))
 }
 
+/// Reads one `--cache-mount-to`: `type=registry,ref=REF`, `type=local,dest=DIR`, or the name of a repository.
+pub(crate) fn mount_target(text: &str) -> Result<CachePlace, Failure> {
+    let read = || -> Result<CachePlace, String> {
+        let mut fields = match Spec::read(text)? {
+            Spec::Name(name) => return Ok(CachePlace::Registry(name)),
+            Spec::Fields(fields) => fields,
+        };
+        let kind = need(&mut fields, "type")?;
+        let place = match kind.as_str() {
+            "registry" => CachePlace::Registry(need(&mut fields, "ref")?),
+            "local" => CachePlace::Directory(need(&mut fields, "dest")?.into()),
+            _ => return Err(format!("there is no type {kind:?} (known: registry, local)")),
+        };
+        end(&kind, &fields)?;
+        Ok(place)
+    };
+    read().map_err(|what| Failure::usage(format!("--cache-mount-to {text:?}: {what}")))
+}
+
 /// Reads `--cache-ttl`: numbers with the units `s`, `m`, `h`, `d`, `w` in any number, or 0. Returns seconds.
 pub(crate) fn ttl(text: &str) -> Result<u64, String> {
     if text == "0" {
@@ -147,6 +167,10 @@ mod tests {
 
     fn to(place: CachePlace, mode: CacheMode, strict: bool) -> CacheTarget {
         CacheTarget { place, mode, strict }
+    }
+
+    fn source(text: &str) -> Result<CacheSource, Failure> {
+        source_of("--cache-from", text)
     }
 
     #[test]
@@ -195,6 +219,17 @@ mod tests {
             ("type=s3,bucket=x", "known: registry"),
         ] {
             let text = format!("{:?}", target(bad).unwrap_err());
+            assert!(text.contains(part), "{bad}: {text}");
+        }
+    }
+
+    #[test]
+    fn targets_of_mounts() {
+        assert_eq!(mount_target("h/a").unwrap(), CachePlace::Registry("h/a".into()));
+        assert_eq!(mount_target("type=registry,ref=h/a:m").unwrap(), CachePlace::Registry("h/a:m".into()));
+        assert_eq!(mount_target("type=local,dest=d").unwrap(), CachePlace::Directory("d".into()));
+        for (bad, part) in [("type=inline", "known: registry, local"), ("type=local,dest=d,mode=max", "has no key")] {
+            let text = format!("{:?}", mount_target(bad).unwrap_err());
             assert!(text.contains(part), "{bad}: {text}");
         }
     }

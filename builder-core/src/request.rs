@@ -350,6 +350,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// Where other machines shall find the results of this build.
     pub cache_to: Vec<CacheTarget>,
+    /// Where cache mounts come from that are not here yet.
+    pub cache_mount_from: Vec<CacheSource>,
+    /// Where the cache mounts of this build's steps go; [`CachePlace::Inline`] is not possible.
+    pub cache_mount_to: Vec<CachePlace>,
     /// Seconds after which a result is done anew; 0 is `no_cache`.
     pub cache_ttl: Option<u64>,
     /// Whether a shared cache that fails fails the build, instead of being left out with a warning.
@@ -402,6 +406,8 @@ impl BuildRequest {
             cache_max: None,
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            cache_mount_from: Vec::new(),
+            cache_mount_to: Vec::new(),
             cache_ttl: None,
             cache_strict: false,
             jobs: None,

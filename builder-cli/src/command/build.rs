@@ -118,10 +118,16 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
     for text in &args.cache_from {
-        request.cache_from.push(shared_cache::source(text)?);
+        request.cache_from.push(shared_cache::source_of("--cache-from", text)?);
     }
     for text in &args.cache_to {
         request.cache_to.push(shared_cache::target(text)?);
+    }
+    for text in &args.cache_mount_from {
+        request.cache_mount_from.push(shared_cache::source_of("--cache-mount-from", text)?);
+    }
+    for text in &args.cache_mount_to {
+        request.cache_mount_to.push(shared_cache::mount_target(text)?);
     }
     request.cache_ttl = args.cache_ttl;
     request.cache_strict = args.cache_strict;

@@ -247,6 +247,15 @@ fn a_directory_holds_the_last_build_and_nothing_else() {
     let run = build(&other, FILES, &["--cache-to", "type=local,dest=context", "--output", "type=cacheonly"]);
     run.ok();
     assert!(warnings(&run)[0].contains("not an OCI image layout"), "{:?}", warnings(&run));
+    // Nor one of images: least of all the state directory, be there images in it or not.
+    for (dest, output) in [("out", "type=image,name=x"), ("state", "type=cacheonly"), ("state", "type=image,name=x")] {
+        let before = blobs(&other.path(dest));
+        let to = format!("type=local,dest={dest}");
+        let run = build(&other, FILES, &["--cache-to", &to, "--output", output]);
+        run.ok();
+        assert!(warnings(&run)[0].contains("holds other images"), "{:?}", warnings(&run));
+        assert!(blobs(&other.path(dest)).is_superset(&before), "{dest}");
+    }
 }
 
 #[test]
@@ -403,6 +412,64 @@ fn neither_secrets_nor_arguments_travel() {
 }
 
 #[test]
+fn cache_mounts_travel_and_only_what_changed_is_sent() {
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let host = registry.host();
+    let dockerfile = |command: &str| {
+        format!("FROM {host}/base:1\nRUN --mount=type=cache,target=/c,uid=3,gid=4,mode=0750 {command}\n")
+    };
+    let to = format!("type=registry,ref={host}/mounts:main");
+    let share = ["--cache-mount-to", &to, "--output", "type=cacheonly"];
+    let use_it = ["--cache-mount-from", &to, "--cache-strict", "--output", "type=cacheonly"];
+    let first = machine();
+    // Random, so that it has a size; in several parts.
+    let fill = "mkdir -p /c/d/e && for n in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/c/d/$n bs=1M count=5; done && \
+                ln /c/d/1 /c/d/e/one && ln -s ../1 /c/d/e/link && chown 7:8 /c/d/e && chmod 4711 /c/d/2 && \
+                touch -t 200001010000 /c/d/3";
+    build(&first, &dockerfile(fill), &share).ok();
+    let sent = |log: &[Logged]| -> usize {
+        log.iter().filter(|logged| logged.line.contains("/v2/mounts/blobs/uploads/")).map(|l| l.body.len()).sum()
+    };
+    let all = sent(&registry.take_log());
+    assert!(all > 38 << 20, "{all}");
+    build(&first, &dockerfile("echo new > /c/new && echo two"), &share).ok();
+    let log = registry.take_log();
+    assert!(sent(&log) > 0 && sent(&log) < all * 3 / 4, "{} of {all}", sent(&log));
+
+    let second = machine();
+    let check = "test $(stat -c %u:%g:%a /c) = 3:4:750 && test $(stat -c %u:%g:%a /c/d/e) = 7:8:755 && \
+                 test $(stat -c %a /c/d/2) = 4711 && test /c/d/1 -ef /c/d/e/one && test $(readlink /c/d/e/link) = ../1 && \
+                 test $(stat -c %Y /c/d/3) = 946684800 && test $(cat /c/new) = new && \
+                 test $(stat -c %s /c/d/8) = 5242880 && echo more > /c/more";
+    let run = build(&second, &dockerfile(check), &use_it);
+    run.ok();
+    registry.take_log();
+    // What is here is not replaced.
+    build(&second, &dockerfile("test -e /c/more"), &use_it).ok();
+    assert!(!registry.take_log().iter().any(|logged| logged.line.contains("/blobs/")));
+
+    // A directory, with a mount that this build did not use: it goes on.
+    let third = machine();
+    let cached = ["--cache-mount-from", &to, "--cache-mount-to", "type=local,dest=m", "--output", "type=cacheonly"];
+    build(&third, &dockerfile("test -e /c/new && touch /c/third"), &cached).ok();
+    let fourth = machine();
+    let from = format!("type=local,src={}", third.path("m").display());
+    let passed_on = ["--cache-mount-from", &from, "--cache-strict", "--output", "type=cacheonly"];
+    build(&fourth, &dockerfile("test -e /c/third && test -e /c/d/e/one"), &passed_on).ok();
+
+    // One that breaks starts anew, with a warning.
+    registry.plan("GET /v2/mounts/blobs/", 99, Fault::Status(404, vec![], "{}".to_owned()));
+    let fifth = machine();
+    let retry = ["--cache-mount-from", &to, "--output", "type=cacheonly"];
+    let run = build(&fifth, &dockerfile("test ! -e /c/new"), &retry);
+    run.ok();
+    assert!(!warnings(&run).is_empty());
+    build(&fifth, "FROM scratch\nCOPY src /\n", &[&share[..], &["--cache-strict"]].concat()).fails(2);
+    build(&fifth, FILES, &["--cache-to", &to, "--cache-mount-to", &to[..]]).fails(2);
+}
+
+#[test]
 fn old_results_are_made_anew() {
     let env = machine();
     let to = ["--cache-to", "type=local,dest=cache,mode=max", "--output", "type=cacheonly"];
@@ -480,10 +547,11 @@ fn what_a_hostile_cache_says_is_never_seen() {
     let swapped = |config: &mut Value| config["rootfs"]["diff_ids"].as_array_mut().unwrap().reverse();
     let wrong_tree = |config: &mut Value| {
         let trees = config["builder.cache"]["trees"].as_array_mut().unwrap();
-        // Each of them: which one is read depends on where it stands, and that on the times of the files.
-        let mut blobs: Vec<Value> = trees.iter().map(|tree| tree["blob"].clone()).collect();
-        blobs.rotate_left(1);
-        trees.iter_mut().zip(blobs).for_each(|(tree, blob)| tree["blob"] = blob);
+        let blobs: Vec<Value> = trees.iter().map(|tree| tree["blob"].clone()).collect();
+        // All of them, because one that nobody reads is not found out.
+        for (tree, other) in trees.iter_mut().zip(blobs.iter().cycle().skip(1)) {
+            tree["blob"] = other.clone();
+        }
     };
     let tree_for_a_layer = |config: &mut Value| config["builder.cache"]["records"][0]["layers"] = json!([99]);
     let layer_for_a_tree = |config: &mut Value| config["builder.cache"]["trees"][0]["blob"] = json!(0);

@@ -93,13 +93,13 @@ impl Bundle {
         self.descriptor.digest
     }
 
-    /// Tags it in the repository of `target`: by the keys that others would not find there, and by the tag of `target`
-    /// if that was given: what has none means a repository, and not its `latest`.
+    /// Tags it in the repository of `target`: by the keys that others would not find there, and by `tag`
+    /// if there is one.
     pub(crate) fn push(
         &self,
         store: &Store,
         client: &Client,
-        (name, target): (&str, &Reference),
+        (target, tag): (&Reference, Option<&str>),
         origins: &HashMap<Digest, Vec<Reference>>,
     ) -> Result<(), Error> {
         let mut targets: Vec<Reference> = Vec::new();
@@ -111,16 +111,16 @@ impl Bundle {
             Ok(wanted.then_some(tagged))
         })?;
         targets.extend(wanted.into_iter().flatten());
-        let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        targets.extend(has_tag.then(|| target.clone()));
+        targets.extend(tag.map(|tag| target.with_tag(tag)));
+        let name = target.name();
         let Some((first, rest)) = targets.split_first() else { return Ok(()) };
         let push = Push { store, client, image: &self.descriptor, origins };
-        push.run(std::slice::from_ref(first)).map_err(|source| Error::Write { name: name.to_owned(), source })?;
+        push.run(std::slice::from_ref(first)).map_err(|source| Error::Write { name: name.clone(), source })?;
         // All that the manifest names is there now.
         let manifest = store.read_blob(&self.descriptor.digest, MANIFEST_LIMIT).map_err(own)?;
         let tag = |tagged: &Reference| match client.push_manifest(tagged, &self.descriptor.media_type, &manifest) {
             Ok(_) => Ok(()),
-            Err(source) => Err(Error::Ask { name: name.to_owned(), source }),
+            Err(source) => Err(Error::Ask { name: name.clone(), source }),
         };
         in_parallel(rest, &tag).map(drop)
     }
@@ -128,7 +128,7 @@ impl Bundle {
     /// Makes it the whole content of the directory `dir`.
     pub(crate) fn write(&self, store: &Store, dir: &Path) -> Result<(), Error> {
         let mut descriptor = self.descriptor.clone();
-        descriptor.annotations.insert(ANNOTATION_REF_NAME.to_owned(), "cache".to_owned());
+        descriptor.annotations.insert(ANNOTATION_REF_NAME.to_owned(), CONFIG_FIELD.to_owned());
         let written = export::replace_layout(store, &descriptor, dir);
         written.map_err(|source| Error::Write { name: dir.display().to_string(), source })
     }

@@ -31,6 +31,8 @@
 //! written. An inline cache is the same field in the config of an image, where the layers are the image's and there are
 //! no trees. The key of a base image's chain of layers has a record without layers: it says that the trees are here.
 //!
+//! Cache mounts are shared in the same form: a record under the name of the mount, whose layers are its parts.
+//!
 //! **Nothing is fetched that nobody reads.** A hit promises its layers to the store ([`crate::store`]), which gets one
 //! when somebody opens it; trees are enough to go on until then. **Nothing is believed that can be checked.** Documents
 //! have limits and typed digests, blobs are verified while they are read, and when a layer comes its diff ID and its

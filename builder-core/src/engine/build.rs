@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::agents::Agents;
-use super::assemble::Solved;
+use super::assemble::{Assembled, Solved};
 use super::findings::{self, Known};
 use super::journal::Journal;
 use super::output::{self, Outputs};
@@ -51,7 +51,7 @@ pub(super) fn run(
     let names = output::full_names(&request.tags)?;
     let mut targets = output::check(request)?;
     targets.extend(cache::must_take(request)?);
-    let shared = cache::open(request, client, facts.now.0)?;
+    let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -76,6 +76,7 @@ pub(super) fn run(
     let options = WorkerOptions {
         no_exec,
         shared: shared.clone(),
+        shared_mounts,
         cache_strict: request.cache_strict,
         ..worker_options(request, facts, epoch, threads, grants)
     };
@@ -133,13 +134,18 @@ pub(super) fn run(
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
     }
-    Ok(BuildOutcome {
+    // What went out is what the caller asks about.
+    Ok(outcome(image, names))
+}
+
+fn outcome(image: &Assembled, names: Vec<String>) -> BuildOutcome {
+    BuildOutcome {
         digest: image.descriptor.digest,
         config_digest: image.config_digest,
         media_type: image.descriptor.media_type.clone(),
         size: image.descriptor.size,
         names,
-    })
+    }
 }
 
 /// Does the steps, beside `check`, and has the layers of the image here if somebody reads them. What a shared cache
@@ -197,6 +203,7 @@ pub(super) fn worker_options(
         now: epoch.map_or(Timestamp { secs: facts.now.0, nanos: facts.now.1 }, |secs| Timestamp { secs, nanos: 0 }),
         clock: facts.now.0,
         shared: Arc::default(),
+        shared_mounts: Arc::default(),
         cache_strict: false,
         no_exec: None,
         resolv_conf: facts.resolv_conf.clone(),

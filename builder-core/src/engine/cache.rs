@@ -18,13 +18,17 @@ use crate::store::Store;
 use crate::worker::{BuildWorker, StepOutput, base_entry, cache_error, compressed_as};
 
 /// The caches to look into. Names that are none are refused before anything is done.
-pub(super) fn open(request: &BuildRequest, client: &Client, clock: i64) -> Result<Arc<Shared>, Error> {
+///
+/// The second are those of cache mounts.
+pub(super) fn open(request: &BuildRequest, client: &Client, clock: i64) -> Result<(Arc<Shared>, Arc<Shared>), Error> {
     targets(request)?;
+    mount_targets(request)?;
     let oldest = request.cache_ttl.map(|ttl| clock.saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX)));
     let nowhere = request.no_cache || request.cache_ttl == Some(0);
     let from = if nowhere { &[] } else { request.cache_from.as_slice() };
     let shared = Shared::new(client, from, oldest).map_err(|error| cache_error(&error))?;
-    Ok(Arc::new(shared))
+    let mounts = Shared::new(client, &request.cache_mount_from, None).map_err(|error| cache_error(&error))?;
+    Ok((Arc::new(shared), Arc::new(mounts)))
 }
 
 /// Repositories that must take a cache, so that it is found out early if they do not.
@@ -35,11 +39,27 @@ pub(super) fn must_take(request: &BuildRequest) -> Result<Vec<Reference>, Error>
 }
 
 fn targets(request: &BuildRequest) -> Result<Vec<(&CacheTarget, Option<Reference>)>, Error> {
-    request.cache_to.iter().map(|target| Ok((target, repository(target)?))).collect()
+    request.cache_to.iter().map(|target| Ok((target, repository(&target.place)?))).collect()
 }
 
-fn repository(target: &CacheTarget) -> Result<Option<Reference>, Error> {
-    let CachePlace::Registry(name) = &target.place else { return Ok(None) };
+/// The same for cache mounts, which must not take the place of the steps' cache.
+fn mount_targets(request: &BuildRequest) -> Result<Vec<(&CachePlace, Option<Reference>)>, Error> {
+    for place in &request.cache_mount_to {
+        let named = match place {
+            CachePlace::Registry(name) => has_tag(name),
+            CachePlace::Directory(_) | CachePlace::Inline => true,
+        };
+        let taken = named && request.cache_to.iter().any(|target| target.place == *place);
+        if taken || *place == CachePlace::Inline {
+            let error = Error::new(ErrorKind::Request, "cache mounts cannot go where the results of steps go");
+            return Err(error.hint("give them a directory, or a tag, of their own"));
+        }
+    }
+    request.cache_mount_to.iter().map(|place| Ok((place, repository(place)?))).collect()
+}
+
+fn repository(place: &CachePlace) -> Result<Option<Reference>, Error> {
+    let CachePlace::Registry(name) = place else { return Ok(None) };
     let reference = name.parse::<Reference>();
     let reference = reference.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
     if reference.digest().is_some() {
@@ -168,40 +188,79 @@ impl Writer<'_> {
     /// unless it was to be strict.
     pub(super) fn finish(&self, request: &BuildRequest, results: &Results<'_>, image: &Assembled) -> Result<(), Error> {
         for (target, reference) in targets(request)? {
-            let written = match (&target.place, reference) {
-                (CachePlace::Registry(name), Some(reference)) => {
-                    let push = |bundle: &Bundle| bundle.push(self.store, self.client, (name, &reference), self.origins);
-                    self.bundle(results, target.mode, push).map(|digest| (format!("type=registry,ref={name}"), digest))
-                }
-                (CachePlace::Directory(dir), _) => {
-                    let write = |bundle: &Bundle| bundle.write(self.store, dir);
-                    let written = self.bundle(results, target.mode, write);
-                    written.map(|digest| (format!("type=local,dest={}", dir.display()), digest))
-                }
-                _ => Ok(("type=inline".to_owned(), image.descriptor.digest)),
+            let strict = target.strict || request.cache_strict;
+            let written = match target.place {
+                CachePlace::Inline => Ok(image.descriptor.digest),
+                _ => results.entries(target.mode).and_then(|all| self.write(all, &target.place, reference.as_ref())),
             };
-            match written {
-                Ok((shown, digest)) => (self.events)(Event::Exported { output: format!("cache {shown}"), digest }),
-                Err(error) if target.strict || request.cache_strict => return Err(error),
-                Err(error) => {
-                    let message = format!("{error}; others will not find this build's results there");
-                    (self.events)(Event::Warning { code: "cache-target".to_owned(), message });
-                }
-            }
+            self.tell(format!("cache {}", shown(&target.place)), written, strict)?;
+        }
+        let mounts = mount_targets(request)?;
+        if !mounts.is_empty() {
+            self.share_mounts(request, results, &mounts)?;
         }
         results.worker.keep_shared()
     }
 
-    fn bundle(
+    fn share_mounts(
         &self,
+        request: &BuildRequest,
         results: &Results<'_>,
-        mode: CacheMode,
-        write: impl FnOnce(&Bundle) -> Result<(), crate::cache::Error>,
-    ) -> Result<Digest, Error> {
-        let written = Bundle::make(self.store, results.entries(mode)?).and_then(|bundle| {
-            write(&bundle)?;
+        targets: &[(&CachePlace, Option<Reference>)],
+    ) -> Result<(), Error> {
+        let entries = results.worker.share_mounts();
+        for (place, reference) in targets {
+            let written = match &entries {
+                Ok(entries) if entries.is_empty() => {
+                    Err(Error::new(ErrorKind::Request, "no step of this build has a cache mount"))
+                }
+                Ok(entries) => self.write(entries.clone(), place, reference.as_ref()),
+                Err(error) => Err(error.clone()),
+            };
+            self.tell(format!("cache mounts {}", shown(place)), written, request.cache_strict)?;
+        }
+        Ok(())
+    }
+
+    /// Says what was written, or that it was not.
+    fn tell(&self, output: String, written: Result<Digest, Error>, strict: bool) -> Result<(), Error> {
+        match written {
+            Ok(digest) => (self.events)(Event::Exported { output, digest }),
+            Err(error) if strict => return Err(error),
+            Err(error) => {
+                let message = format!("{error}; others will not find this build's results there");
+                (self.events)(Event::Warning { code: "cache-target".to_owned(), message });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, entries: Vec<Entry>, place: &CachePlace, reference: Option<&Reference>) -> Result<Digest, Error> {
+        let written = Bundle::make(self.store, entries).and_then(|bundle| {
+            match (place, reference) {
+                (CachePlace::Registry(name), Some(reference)) => {
+                    let tag = reference.tag().filter(|_| has_tag(name));
+                    bundle.push(self.store, self.client, (reference, tag), self.origins)?;
+                }
+                (CachePlace::Directory(dir), _) => bundle.write(self.store, dir)?,
+                _ => {}
+            }
             Ok(bundle.digest())
         });
         written.map_err(|error| cache_error(&error))
+    }
+}
+
+/// Whether a name says its tag: what has none means a repository, and not its `latest`.
+fn has_tag(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// A place as the user names it.
+fn shown(place: &CachePlace) -> String {
+    match place {
+        CachePlace::Registry(name) => format!("type=registry,ref={name}"),
+        CachePlace::Directory(dir) => format!("type=local,dest={}", dir.display()),
+        CachePlace::Inline => "type=inline".to_owned(),
     }
 }

@@ -26,12 +26,19 @@ pub(crate) fn export_layout(store: &Store, image: Image<'_>, dest: &Path) -> Res
 
 /// Makes an image the whole content of the layout `dest`, made when missing: blobs that it does not reach are removed.
 ///
-/// Blobs that are there already stay as they are. Whoever reads the layout meanwhile finds the image of before or this
-/// one, and may miss blobs of the former.
+/// A layout with images of other names is not touched. Blobs that are there already stay as they are. Whoever reads the
+/// layout meanwhile finds the image of before or this one, and may miss blobs of the former.
 pub(crate) fn replace_layout(store: &Store, image: &Descriptor, dest: &Path) -> Result<(), Error> {
+    let path = dest.join("index.json");
+    let name = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
+    let there = read_index(&path)?.manifests;
+    // Blobs of an index that names nothing: a state directory without images. Without an index, a killed export's.
+    let unnamed = there.is_empty() && path.exists() && has_entries(&dest.join("blobs/sha256"));
+    if unnamed || there.iter().any(|entry| name(entry) != name(image)) {
+        return Err(Error::OtherImages { path: dest.to_owned() });
+    }
     let blobs = blobs(store, image)?;
     let kept: HashSet<String> = blobs.iter().map(|blob| blob.digest.hex()).collect();
-    let path = dest.join("index.json");
     let _lock = copy_blobs(blobs, dest)?;
     let index = super::index_of(vec![image.clone()]);
     write_new(&path, |file| file.write_all(&index.to_canonical_json()))?;
@@ -42,6 +49,10 @@ pub(crate) fn replace_layout(store: &Store, image: &Descriptor, dest: &Path) -> 
         }
     }
     Ok(())
+}
+
+fn has_entries(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Copies blobs into a layout, made when missing. Nobody else changes its index while the returned file is open.

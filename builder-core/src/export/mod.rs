@@ -50,6 +50,12 @@ pub(crate) enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// What would be lost is not ours.
+    #[error("{} holds other images, and would hold nothing but this", path.display())]
+    OtherImages {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A document does not parse.
     #[error("{what} is not usable")]
     Document {

@@ -49,7 +49,7 @@ pub(crate) use oci::{Descriptor, Index, LayerDescriptor};
 pub(crate) use promise::{Cause, Tell};
 pub(crate) use record::{Record, StepLock};
 pub(crate) use remove::{Removed, remove_tree};
-pub(crate) use unpacked::{CacheDir, UnpackDir, Unpacking};
+pub(crate) use unpacked::{CacheDir, NewCacheDir, UnpackDir, Unpacking};
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};

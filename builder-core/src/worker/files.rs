@@ -106,6 +106,12 @@ impl<'w> Files<'w> {
                     let Some((layer, inner)) = place(&tree, path) else { continue };
                     let diff_id = root.layers()[layer].diff_id.0.hex();
                     if self.worker.store.unpacked(&diff_id).map_err(|e| store_error(&e))?.is_none() {
+                        let wanted = of_layers.entry((source, layer)).or_default();
+                        // Another name of the same file.
+                        if let Some(file) = wanted.get(&inner) {
+                            self.extracted.insert((source, path.to_vec()), file.clone());
+                            continue;
+                        }
                         let file = self.extracted_file(source, path)?;
                         of_layers.entry((source, layer)).or_default().insert(inner, file);
                     }

@@ -25,7 +25,7 @@ mod users;
 mod variant;
 mod why;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +74,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) clock: i64,
     /// Caches of other machines.
     pub(crate) shared: Arc<Shared>,
+    /// Where cache mounts may come from.
+    pub(crate) shared_mounts: Arc<Shared>,
     /// A shared cache that fails fails the build.
     pub(crate) cache_strict: bool,
     /// Why commands cannot run here, as an error for the user; `None` when they can.
@@ -127,6 +129,8 @@ pub(crate) struct BuildWorker<'a> {
     done: Mutex<BTreeMap<StepId, Entry>>,
     past: Past,
     notes: Mutex<HashMap<StepId, Note>>,
+    /// Names of the cache mounts of all steps.
+    caches: Mutex<BTreeSet<String>>,
 }
 
 /// What a step yields.
@@ -239,6 +243,7 @@ impl<'a> BuildWorker<'a> {
             done: Mutex::default(),
             past: Past::default(),
             notes: Mutex::default(),
+            caches: Mutex::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! | type | is | key |
 //! |---|---|---|
 //! | `bind` | a view of the selected files ([`view`]); what is written is thrown away | content of what is selected |
-//! | `cache` | a directory of the store ([`cache`]) | identity and seed, not its content |
+//! | `cache` | a directory of the store ([`cache`]), filled by another machine's at first if there is one ([`travel`]) | identity and seed, not its content |
 //! | `tmpfs` | memory | size |
 //! | `secret` | a file in memory, or a variable | id and place, never its value |
 //! | `ssh` | a socket in front of the caller's agent ([`agent`]) | id and place |
@@ -16,6 +16,7 @@ mod cache;
 mod grants;
 mod redact;
 mod select;
+mod travel;
 mod view;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,7 +93,9 @@ impl BuildWorker<'_> {
                 Ok(None)
             }
         };
-        op.mounts.iter().map(select).collect()
+        let selections: Vec<_> = op.mounts.iter().map(select).collect::<Result<_, _>>()?;
+        self.note_caches(op, &selections);
+        Ok(selections)
     }
 
     /// Makes everything ready. `dir` is the step's work directory.

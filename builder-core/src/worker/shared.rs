@@ -35,7 +35,7 @@ impl BuildWorker<'_> {
     }
 
     /// Says that a cache failed: the end of the build if the user wants it so, a warning otherwise.
-    fn complain(&self, error: &cache::Error) -> Result<(), Error> {
+    pub(super) fn complain(&self, error: &cache::Error) -> Result<(), Error> {
         let error = cache_error(error);
         if self.options.cache_strict {
             return Err(error);

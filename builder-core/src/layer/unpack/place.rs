@@ -9,7 +9,7 @@ use super::disk::{Disk, Made, unpack_error};
 use super::metadata::{Age, Setter};
 use crate::tree::{Entry, Kind};
 
-/// Makes `entries`, sorted by path and with their parents, in the empty directory `dir`. `open` gives the bytes of the
+/// Makes `entries`, sorted by path and with their parents, in the empty directory `dir`; hard links lead to earlier ones. `open` gives the bytes of the
 /// file that stands at that place of the list. What this host refuses (a device, an attribute, an owner) is replaced as
 /// in an unpacked layer.
 pub(crate) fn place<R: Read>(
@@ -24,6 +24,7 @@ pub(crate) fn place<R: Read>(
         match &entry.kind {
             Kind::Directory { .. } if path.is_empty() => {}
             Kind::Directory { .. } => disk.create_dir(path)?,
+            Kind::Hardlink { target } => disk.link(path, target)?,
             Kind::File { .. } => {
                 let mut file = disk.create_file(path)?;
                 let copied = open(at).and_then(|mut content| io::copy(&mut content, &mut file));

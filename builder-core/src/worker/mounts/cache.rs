@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::BuildWorker;
@@ -20,7 +20,7 @@ use crate::digest::hex;
 use crate::error::{Error, ErrorKind};
 use crate::plan::{CacheMount, FileInput, MountKind, Op, RootInput, RunOp, Sharing};
 use crate::solver::KeyHasher;
-use crate::store::{CacheDir, FileLock};
+use crate::store::{CacheDir, FileLock, NewCacheDir};
 use crate::sys::file;
 use crate::tree::Entry;
 
@@ -33,7 +33,7 @@ fn store_error(error: &dyn std::error::Error) -> Error {
 }
 
 /// The name of a cache in the store; `number` tells copies apart that exist because others were busy.
-fn name(cache: &CacheMount, seed: Option<&Selection>, number: u64) -> String {
+pub(super) fn name(cache: &CacheMount, seed: Option<&Selection>, number: u64) -> String {
     let mut hasher = KeyHasher::new("cache mount/1");
     hasher.field(cache.id.as_bytes());
     match cache.owner {
@@ -118,10 +118,7 @@ impl BuildWorker<'_> {
         };
         let dir = match self.store.cache_mount(&name).map_err(|e| store_error(&e))? {
             CacheDir::Ready(path) => path,
-            CacheDir::New(new) => {
-                self.fill(new.path(), cache, seed)?;
-                new.commit().map_err(|e| store_error(&e))?
-            }
+            CacheDir::New(new) => self.make(&name, new, cache, seed)?,
         };
         // Without a seed, `source` is a part of the cache; commands made it, so it is looked up by the kernel.
         let part = if seed.is_none() { cache.source.trim_start_matches('/') } else { "" };
@@ -129,6 +126,35 @@ impl BuildWorker<'_> {
             let what = format!("{:?} of the cache {:?}", cache.source, cache.id.trim_start_matches('/'));
             Error::from_source(ErrorKind::StepFailed, &error).context(what)
         })
+    }
+
+    /// Makes a cache: of what other machines have in it, else of its seed.
+    fn make(
+        &self,
+        name: &str,
+        new: NewCacheDir,
+        cache: &CacheMount,
+        seed: Option<&Selection>,
+    ) -> Result<PathBuf, Error> {
+        let mut new = new;
+        let mut made = false;
+        if let Some(travelled) = self.travelled(name)? {
+            match self.fill(new.path(), cache, Some(&travelled)) {
+                Ok(()) => made = true,
+                Err(error) => {
+                    self.do_without_mount(&error)?;
+                    drop(new);
+                    new = match self.store.cache_mount(name).map_err(|e| store_error(&e))? {
+                        CacheDir::Ready(path) => return Ok(path),
+                        CacheDir::New(new) => new,
+                    };
+                }
+            }
+        }
+        if !made {
+            self.fill(new.path(), cache, seed)?;
+        }
+        new.commit().map_err(|e| store_error(&e))
     }
 
     /// Takes the first copy of the cache that nobody else has.
@@ -153,7 +179,7 @@ impl BuildWorker<'_> {
             if !seed.is_dir() {
                 return Err(not_a_dir().context("the seed of a cache"));
             }
-            let entries: Vec<Entry> = seed.planned().into_iter().map(|planned| planned.entry).collect();
+            let entries = seed.linked_entries();
             let origin = |entry: &Entry| crate::tree::path::join(&seed.path, &entry.path);
             self.copy_files(dir, seed, &entries, origin)?;
         }

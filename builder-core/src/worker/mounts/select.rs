@@ -1,7 +1,8 @@
 //! Which files a mount shows: found in the source's tree, symbolic links followed inside the source, before anything
 //! runs. What is selected is the mount's part of the cache key; the rest of the source plays no part.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::copy::{Origin, Planned, SelectError, SourceOwner};
@@ -10,7 +11,7 @@ use super::super::{BuildWorker, Inputs, key};
 use crate::digest::CacheKey;
 use crate::error::{Error, ErrorKind};
 use crate::plan::FileInput;
-use crate::tree::path::strip_dir;
+use crate::tree::path::{join, strip_dir};
 use crate::tree::{Entry, FollowLast, Kind, MergedTree};
 
 /// A file or directory of a stage, an image or a context.
@@ -41,6 +42,25 @@ impl Selection {
             Bytes::Context { .. } | Bytes::Inline(_) | Bytes::Archive { .. } | Bytes::Blob { .. } => SourceOwner::Root,
         };
         planned(&self.tree, &self.path, owner)
+    }
+}
+
+impl Selection {
+    /// The same as entries that can be made: further names of a file are hard links to its first one here.
+    pub(super) fn linked_entries(&self) -> Vec<Entry> {
+        let mut first_names: HashMap<(usize, &[u8]), Vec<u8>> = HashMap::new();
+        let mut entries: Vec<Entry> = self.planned().into_iter().map(|planned| planned.entry).collect();
+        for entry in &mut entries {
+            let full = join(&self.path, &entry.path);
+            let Some((layer, link)) = self.tree.get(&full).and_then(|node| Some((node.layer, node.link?))) else {
+                continue;
+            };
+            match first_names.entry((layer, link)) {
+                Occupied(first) => entry.kind = Kind::Hardlink { target: first.get().clone() },
+                Vacant(new) => drop(new.insert(entry.path.clone())),
+            }
+        }
+        entries
     }
 }
 
