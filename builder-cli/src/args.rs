@@ -4,6 +4,7 @@
     reason = "doc comments are help texts here, where brackets mean what may be left out"
 )]
 
+mod check;
 mod look;
 
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 pub(crate) use look::{AnswerFormat, ContextArgs, ContextCommand, ContextLsArgs, ExplainArgs, PlanArgs, PlanFormat};
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use check::{Call, CheckArgs, Method, ReportFormat};
 
 /// Build OCI images without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -204,7 +207,7 @@ pub(crate) struct BuildArgs {
     /// What to do with the Dockerfile: build, check, outline (what a build can be given) or targets (the stages); with
     /// ,format=json for BuildKit's JSON and ,ignorestatus=true to end with 0 whatever a check found
     #[arg(long, value_name = "METHOD[,format=FORM]", default_value = "build", conflicts_with = "check",
-          value_parser = crate::options::call)]
+          value_parser = check::call)]
     pub(crate) call: Call,
 
     /// How to show what happens
@@ -233,79 +236,6 @@ pub(crate) struct BuildArgs {
 
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
-}
-
-/// `--call`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    pub(crate) format: ReportFormat,
-    /// Whether a check that found something ends with 0.
-    pub(crate) ignores_status: bool,
-}
-
-/// What to do with a Dockerfile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
-    Build,
-    Check,
-    Outline,
-    Targets,
-}
-
-/// Form of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReportFormat {
-    /// For a person
-    Human,
-    /// As BuildKit's
-    Json,
-    /// SARIF 2.1.0, for tools that show the results of analyses
-    Sarif,
-}
-
-const CHECK_HELP: &str = "Told are errors that a build would end with before its first step, and what rules find. Rules \
-have BuildKit's names where BuildKit has them; `# check=skip=RULE,RULE` at the top of the file, or above an instruction, \
-leaves some out, `# check=experimental=RULE` asks for more, and the build arg BUILDKIT_DOCKERFILE_CHECK replaces what the \
-top of the file says. No namespaces, no registry and no state directory are needed; rules that depend on a base image \
-count if the store has it.
-
-Exit codes: 0 nothing found; 1 errors or warnings; 2 wrong usage.";
-
-#[derive(Debug, Parser)]
-#[command(after_help = CHECK_HELP)]
-pub(crate) struct CheckArgs {
-    /// The directory whose files COPY and ADD would use, or `-` for a Dockerfile on standard input
-    #[arg(value_name = "CONTEXT", default_value = ".")]
-    pub(crate) context: String,
-
-    /// The Dockerfile; `-` is standard input [default: CONTEXT/Dockerfile, then Containerfile]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-
-    /// Stage to check with all that it needs, by name or number [default: all of them]
-    #[arg(long, value_name = "STAGE")]
-    pub(crate) target: Option<String>,
-
-    /// Value of an ARG; without =VALUE taken from the environment
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub(crate) build_args: Vec<String>,
-
-    /// Further context, as for `builder build`
-    #[arg(long = "build-context", value_name = "NAME=WHERE")]
-    pub(crate) build_contexts: Vec<String>,
-
-    /// Platform of the image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
-
-    /// Form of the report
-    #[arg(long, value_enum, default_value = "human", value_name = "FORM")]
-    pub(crate) format: ReportFormat,
-
-    /// List all rules and check nothing
-    #[arg(long)]
-    pub(crate) list_rules: bool,
 }
 
 /// How registries are reached.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, ImagePlace, StepNetwork};
 
-use crate::args::{Call, CompressionName, EntitlementName, Method, NetworkName, ReportFormat};
+use crate::args::{CompressionName, EntitlementName, NetworkName};
 use crate::failure::Failure;
 
 /// `NAME=VALUE`, or `NAME` whose value is looked up; a name that is not set anywhere is left out.
@@ -35,35 +35,6 @@ pub(crate) fn build_arg_file(path: &Path) -> Result<Vec<(String, String)>, Failu
         args.extend(build_arg(line)?);
     }
     Ok(args)
-}
-
-/// `METHOD[,format=FORM][,ignorestatus=BOOL]` of `--call`.
-pub(crate) fn call(text: &str) -> Result<Call, String> {
-    let mut fields = text.split(',');
-    let method = match fields.next().unwrap_or_default() {
-        "build" => Method::Build,
-        // The name of the same thing in the protocol of BuildKit.
-        "check" | "lint" => Method::Check,
-        "outline" => Method::Outline,
-        "targets" => Method::Targets,
-        other => return Err(format!("{other:?} is none of build, check, outline and targets")),
-    };
-    let mut call = Call { method, format: ReportFormat::Human, ignores_status: false };
-    for field in fields {
-        match field.split_once('=').unwrap_or((field, "true")) {
-            ("format", "text" | "human") => call.format = ReportFormat::Human,
-            ("format", "json") => call.format = ReportFormat::Json,
-            ("format", "sarif") if method == Method::Check => call.format = ReportFormat::Sarif,
-            ("format", other) => return Err(format!("{other:?} is no format of it: text and json are")),
-            ("ignorestatus", "true" | "1") => call.ignores_status = true,
-            ("ignorestatus", "false" | "0") => call.ignores_status = false,
-            _ => return Err(format!("{field:?} is neither format=text|json nor ignorestatus=true")),
-        }
-    }
-    if method == Method::Build && text.contains(',') {
-        return Err("a build has no further options here".to_owned());
-    }
-    Ok(call)
 }
 
 /// `KEY=VALUE`; a missing value is empty.

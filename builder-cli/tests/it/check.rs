@@ -117,6 +117,21 @@ fn a_build_tells_findings_at_its_end() {
 }
 
 #[test]
+fn warnings_are_told_before_an_error() {
+    let env = Env::new();
+    for (dockerfile, error) in [
+        ("FROM scratch AS BadStageName\nBADCMD\n", "\"BADCMD\" is not an instruction"),
+        ("FROM scratch AS BadStageName\nSTOPSIGNAL SIGTREM\n", "\"SIGTREM\" is not a signal"),
+    ] {
+        env.file("Dockerfile", dockerfile);
+        let run = env.run(&["build", "--progress", "plain", "context"]);
+        let (before, after) = run.fails(1).split_once("error[").unwrap();
+        assert!(before.contains("1 warning found:") && before.contains("warning[StageNameCasing]"), "{}", run.stderr);
+        assert!(after.contains(error), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn rules_ask_nothing_of_a_context_that_is_not_used() {
     let env = Env::new();
     env.file(".dockerignore", "[\n");

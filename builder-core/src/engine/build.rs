@@ -11,7 +11,7 @@ use super::output::{self, Outputs};
 use super::task::HostFacts;
 use super::{Cancel, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
-use crate::dockerfile::{Dockerfile, Parsed};
+use crate::dockerfile::{Dockerfile, Parsed, Recovered};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
@@ -62,10 +62,11 @@ pub(super) fn run(
     let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
-    let parsed = parse(&source)?;
+    let parsed = parse(request, &source, events)?;
     let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
     let plan_request = inputs.request(&parsed.dockerfile);
-    let graph = plan(&plan_request, &source, &images)?;
+    let graph = plan(&plan_request, &source, &images)
+        .inspect_err(|_| findings::tell_text(request, &source, &parsed, events))?;
     let known = Known { request, main: &main, source: &source, parsed: &parsed, plan: &plan_request, graph: &graph };
     findings::tell(&known, events)?;
     let grants = Grants::new(request, agents.sockets());
@@ -232,9 +233,16 @@ pub(super) fn usable_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-pub(super) fn parse(source: &SourceFile) -> Result<Parsed, Error> {
-    let parsed = Dockerfile::parse_with_warnings(source.text());
-    parsed.map_err(|diagnostics| Error::of_dockerfile(&diagnostics, source))
+/// Parses the Dockerfile. What rules find in the text of one that has errors is told before them.
+pub(super) fn parse(request: &BuildRequest, source: &SourceFile, events: Events<'_>) -> Result<Parsed, Error> {
+    let Recovered { dockerfile, diagnostics } = Dockerfile::recover(source.text());
+    let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(Diagnostic::is_error);
+    let parsed = Parsed { dockerfile, warnings };
+    if errors.is_empty() {
+        return Ok(parsed);
+    }
+    findings::tell_text(request, source, &parsed, events);
+    Err(Error::of_dockerfile(&errors, source))
 }
 
 pub(super) fn plan(request: &PlanRequest<'_>, source: &SourceFile, images: &Images) -> Result<BuildGraph, Error> {

@@ -78,6 +78,17 @@ pub(super) fn tell(known: &Known<'_>, events: Events<'_>) -> Result<(), Error> {
     }
 }
 
+/// Tells what rules find in the text of a Dockerfile that cannot be built; what is wrong with it is told by others.
+pub(super) fn tell_text(request: &BuildRequest, source: &SourceFile, parsed: &Parsed, events: Events<'_>) {
+    let given = lint::from_build_args(&request.build_args).ok().flatten();
+    let Ok(options) = Options::of(&parsed.dockerfile, given) else { return };
+    let mut linter = Linter::new(&options, source);
+    lint::check_text(&parsed.dockerfile, parsed.warnings.clone(), &mut linter);
+    for finding in linter.finish(vec![]) {
+        events(event(&finding, source));
+    }
+}
+
 fn directory(request: &BuildRequest) -> Option<&Path> {
     match &request.context {
         ContextSource::Directory(dir) => Some(dir),

@@ -32,7 +32,7 @@ pub(super) fn run(
     let fetcher = Fetcher::new(store.clone(), registries, FetchOptions { access, now, kill_switch, threads });
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
-    let parsed = build::parse(&source)?;
+    let parsed = build::parse(request, &source, events)?;
     let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
     let graph = build::plan(&inputs.request(&parsed.dockerfile), &source, &images)?;
     let grants = Grants::new(request, agents.sockets());
