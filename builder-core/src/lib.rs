@@ -11,6 +11,10 @@ pub mod diagnostic;
 pub mod dockerfile;
 pub mod image;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod builder;
 mod context;
 mod copy;

@@ -79,7 +79,7 @@ pub(crate) enum CopySourceOp {
 }
 
 impl CopySourceOp {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     /// Returns the input that it is part of, if it is.
     pub(crate) fn files(&self) -> Option<FileInput> {
         match self {
