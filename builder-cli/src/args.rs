@@ -144,6 +144,10 @@ pub(crate) struct BuildArgs {
     #[arg(long = "allow", value_enum, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<EntitlementName>,
 
+    /// Directory with CDI specs, which describe devices for RUN --device [default: /etc/cdi, /var/run/cdi]
+    #[arg(long = "cdi-spec-dir", value_name = "DIR")]
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+
     /// Network of RUN instructions that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: NetworkName,
@@ -346,6 +350,8 @@ pub(crate) enum EntitlementName {
     /// RUN --security=insecure
     #[value(name = "security.insecure")]
     SecurityInsecure,
+    /// RUN --device
+    Device,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

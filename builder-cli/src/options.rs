@@ -177,6 +177,7 @@ impl From<EntitlementName> for Entitlement {
         match name {
             EntitlementName::NetworkHost => Self::NetworkHost,
             EntitlementName::SecurityInsecure => Self::SecurityInsecure,
+            EntitlementName::Device => Self::Device,
         }
     }
 }

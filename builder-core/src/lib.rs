@@ -16,6 +16,7 @@ pub mod image;
 pub mod fuzzing;
 
 mod builder;
+mod cdi;
 mod context;
 mod copy;
 mod digest;

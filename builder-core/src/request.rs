@@ -285,6 +285,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where the Container Device Interface has its specs.
+const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// What a Dockerfile may ask for only with the caller's consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -295,6 +298,9 @@ pub enum Entitlement {
     /// `security.insecure`: `RUN --security=insecure`.
     #[serde(rename = "security.insecure")]
     SecurityInsecure,
+    /// `device`: `RUN --device`.
+    #[serde(rename = "device")]
+    Device,
 }
 
 /// The network of a `RUN` that names none.
@@ -352,6 +358,8 @@ pub struct BuildRequest {
     pub ssh_agents: Vec<(String, PathBuf)>,
     /// What the Dockerfile may do beyond the usual.
     pub allow: Vec<Entitlement>,
+    /// Directories with CDI specs, which describe the devices of `RUN --device`; a later one wins over an earlier one.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// The network of a `RUN` that names none.
     pub network: StepNetwork,
 }
@@ -385,6 +393,7 @@ impl BuildRequest {
             secrets: Vec::new(),
             ssh_agents: Vec::new(),
             allow: Vec::new(),
+            cdi_spec_dirs: CDI_SPEC_DIRS.map(PathBuf::from).into(),
             network: StepNetwork::default(),
         }
     }

@@ -103,6 +103,9 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
         request.ssh_agents.push(confidential::ssh(text)?);
     }
     request.allow = args.allow.iter().copied().map(Into::into).collect();
+    if !args.cdi_spec_dirs.is_empty() {
+        request.cdi_spec_dirs = args.cdi_spec_dirs.iter().cloned().map(options::absolute).collect::<Result<_, _>>()?;
+    }
     request.network = args.network.into();
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);

@@ -11,6 +11,7 @@ mod command_line;
 mod concurrent;
 mod crash;
 mod determinism;
+mod devices;
 mod examples;
 mod fetch;
 mod image;

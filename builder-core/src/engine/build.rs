@@ -235,9 +235,8 @@ fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<()
             None => diagnostic,
         }
     };
-    let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
     let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
-    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
+    let diagnostics: Vec<Diagnostic> = denied.collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
 }
 

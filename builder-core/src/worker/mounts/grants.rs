@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use crate::cdi::Registry;
 use crate::event::StepId;
-use crate::plan::{BuildGraph, NetworkMode, Op, RunOp, SecurityMode};
+use crate::plan::{BuildGraph, Device, NetworkMode, Op, RunOp, SecurityMode};
 use crate::request::{BuildRequest, Entitlement, Secret, StepNetwork};
 use crate::sandbox::Network;
 
@@ -17,6 +19,9 @@ pub(crate) struct Grants {
     pub(super) agents: HashMap<String, PathBuf>,
     allow: Vec<Entitlement>,
     network: StepNetwork,
+    cdi_dirs: Vec<PathBuf>,
+    /// The devices, once something asks for them.
+    devices: Arc<OnceLock<Registry>>,
 }
 
 /// Something that is not done, with the step that asks for it.
@@ -38,7 +43,14 @@ impl Grants {
             agents: request.ssh_agents.iter().cloned().collect(),
             allow: request.allow.clone(),
             network: request.network,
+            cdi_dirs: request.cdi_spec_dirs.clone(),
+            devices: Arc::default(),
         }
+    }
+
+    /// The devices that this machine describes.
+    pub(super) fn devices(&self) -> &Registry {
+        self.devices.get_or_init(|| Registry::load(&self.cdi_dirs))
     }
 
     /// The network that a command gets.
@@ -71,6 +83,10 @@ impl Grants {
         let insecure =
             insecure.then_some(("RUN --security=insecure is not allowed", "build with --allow security.insecure"));
         let network = network.then_some(("RUN --network=host is not allowed", "build with --allow network.host"));
-        insecure.into_iter().chain(network)
+        // The owner of the machine may have given a device to everyone.
+        let is_held = |device: &Device| !self.devices().is_auto_allowed(&device.name);
+        let device = lacks(Entitlement::Device) && op.devices.iter().any(is_held);
+        let device = device.then_some(("RUN --device is not allowed", "build with --allow device"));
+        insecure.into_iter().chain(network).chain(device)
     }
 }
