@@ -167,76 +167,100 @@ impl<'e> Project<'e> {
             14 => format!("COPY <<EOF /w/copied\n{}\nEOF", n % 3),
             15 => format!("ADD {dir}/keep /w/added{}", n % 2),
             16 => "RUN chown -R 3:4 /w 2>/dev/null; true".into(),
-            17 => format!("USER {}", n % 2 * 0),
+            17 => format!("USER {}", self.one_of(&["0", "root"])),
             _ => format!("EXPOSE {}\nVOLUME /vol{}", 80 + n % 3, n % 2),
         }
     }
 
     fn edit_context(&mut self) -> String {
-        let context = self.env.path("context");
-        let (n, dir) = (self.fresh(), self.one_of(&["a", "b", "c"]));
-        let new = context.join(dir).join(self.one_of(&["x", "x1", "d/y", "d/z", "t.tmp"]));
-        let files = files(&context);
-        let Some(file) = files.get(self.below(files.len().max(1))).cloned() else { return "nothing".into() };
-        let shown = |path: &Path| path.strip_prefix(&context).unwrap().display().to_string();
         match self.below(13) {
-            0 => {
-                fs::write(&file, format!("{n}")).unwrap();
-                format!("write {}", shown(&file))
-            }
-            1 => {
-                let old = fs::read(&file).unwrap();
-                fs::write(&file, [&old, format!("{n}").as_bytes()].concat()).unwrap();
-                format!("append to {}", shown(&file))
-            }
-            2 => {
-                // What tells changes by size and time of modification does not see this one.
-                let before = fs::metadata(&file).unwrap();
-                fs::write(&file, vec![b'0' + u8::try_from(n % 10).unwrap(); fs::read(&file).unwrap().len()]).unwrap();
-                touch(&file, before.modified().unwrap().duration_since(UNIX_EPOCH).unwrap());
-                format!("other bytes, same size and time: {}", shown(&file))
-            }
-            3 => {
-                // Before and after the epoch.
-                touch(&file, Duration::from_secs(EPOCH - 10 + n % 20));
-                format!("touch {}", shown(&file))
-            }
-            4 => {
-                let mode = [0o644, 0o600, 0o755, 0o4755][self.below(4)];
-                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-                format!("chmod {mode:o} {}", shown(&file))
-            }
-            5 | 6 => {
-                remove(&new);
-                fs::rename(&file, &new).unwrap();
-                format!("rename {} to {}", shown(&file), shown(&new))
-            }
-            7 => {
-                fs::remove_file(&file).unwrap();
-                format!("remove {}", shown(&file))
-            }
-            8 => {
-                remove(&new);
-                fs::create_dir_all(&new).unwrap();
-                format!("empty directory {}", shown(&new))
-            }
-            9 => {
-                remove(&new);
-                symlink(self.one_of(&["keep", "../a", "nowhere", "/w"]), &new).unwrap();
-                format!("symlink {}", shown(&new))
-            }
-            10 => {
+            0..=5 => self.edit_file(),
+            6 => {
                 let rule = self.one_of(&["**/x1", "a/d", "!a/d/y", "b/x*", "c/d/*", "!**/*.tmp"]);
                 if !self.ignore.contains(&rule) {
                     self.ignore.push(rule);
                 }
                 format!("ignore {rule}")
             }
-            11 if self.ignore.len() > 1 => format!("no longer ignore {}", self.ignore.remove(0)),
+            7 if self.ignore.len() > 1 => format!("no longer ignore {}", self.ignore.remove(0)),
+            _ => self.edit_names(),
+        }
+    }
+
+    /// A file that comes and goes.
+    fn some_file(&mut self) -> Option<PathBuf> {
+        let files = files(&self.env.path("context"));
+        let at = self.below(files.len().max(1));
+        files.into_iter().nth(at)
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.env.path("context")).unwrap().display().to_string()
+    }
+
+    /// Changes a file in its place.
+    fn edit_file(&mut self) -> String {
+        let Some(file) = self.some_file() else { return "nothing".into() };
+        let (n, shown) = (self.fresh(), self.shown(&file));
+        match self.below(5) {
+            0 => {
+                fs::write(&file, format!("{n}")).unwrap();
+                format!("write {shown}")
+            }
+            1 => {
+                let old = fs::read(&file).unwrap();
+                fs::write(&file, [&old, format!("{n}").as_bytes()].concat()).unwrap();
+                format!("append to {shown}")
+            }
+            2 => {
+                // What tells changes by size and time of modification does not see this one.
+                let before = fs::metadata(&file).unwrap();
+                fs::write(&file, vec![b'0' + u8::try_from(n % 10).unwrap(); fs::read(&file).unwrap().len()]).unwrap();
+                touch(&file, before.modified().unwrap().duration_since(UNIX_EPOCH).unwrap());
+                format!("other bytes, same size and time: {shown}")
+            }
+            3 => {
+                // Before and after the epoch.
+                touch(&file, Duration::from_secs(EPOCH - 10 + n % 20));
+                format!("touch {shown}")
+            }
+            _ => {
+                let mode = [0o644, 0o600, 0o755, 0o4755][self.below(4)];
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                format!("chmod {mode:o} {shown}")
+            }
+        }
+    }
+
+    /// Changes what has which name.
+    fn edit_names(&mut self) -> String {
+        let (n, dir) = (self.fresh(), self.one_of(&["a", "b", "c"]));
+        let new = self.env.path("context").join(dir).join(self.one_of(&["x", "x1", "d/y", "d/z", "t.tmp"]));
+        let shown = self.shown(&new);
+        match (self.below(6), self.some_file()) {
+            (0 | 1, Some(file)) if file != new => {
+                remove(&new);
+                fs::rename(&file, &new).unwrap();
+                format!("rename {} to {shown}", self.shown(&file))
+            }
+            (2, Some(file)) => {
+                fs::remove_file(&file).unwrap();
+                format!("remove {}", self.shown(&file))
+            }
+            (3, _) => {
+                remove(&new);
+                fs::create_dir_all(&new).unwrap();
+                format!("empty directory {shown}")
+            }
+            (4, _) => {
+                remove(&new);
+                symlink(self.one_of(&["keep", "../a", "nowhere", "/w"]), &new).unwrap();
+                format!("symlink {shown}")
+            }
             _ => {
                 remove(&new);
                 fs::write(&new, format!("{}", n % 5)).unwrap();
-                format!("add {}", shown(&new))
+                format!("add {shown}")
             }
         }
     }

@@ -77,6 +77,8 @@ impl Device {
 pub(crate) struct Registry {
     /// By `VENDOR/CLASS=NAME`.
     devices: BTreeMap<String, Device>,
+    /// Where was looked for them.
+    pub(crate) dirs: Vec<PathBuf>,
     /// What is wrong with which file.
     pub(crate) problems: Vec<String>,
 }
@@ -84,7 +86,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// Reads the spec files of `dirs`; what is not there has none.
     pub(crate) fn load(dirs: &[PathBuf]) -> Self {
-        let mut registry = Self::default();
+        let mut registry = Self { dirs: dirs.to_vec(), ..Self::default() };
         for (rank, dir) in dirs.iter().enumerate() {
             let mut files: Vec<PathBuf> = match std::fs::read_dir(dir) {
                 Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
@@ -122,11 +124,10 @@ impl Registry {
 
     /// Returns the full names of the devices that `name` stands for, at least one.
     pub(crate) fn find(&self, name: &str) -> Result<Vec<&str>, Error> {
-        let (kind, device) = name.split_once('=').unwrap_or((name, ""));
-        let well_formed = document::is_kind(kind) && (matches!(device, "" | "*") || is_name(device));
-        if !well_formed {
+        if !is_request(name) {
             return Err(Error::Name { name: name.to_owned() });
         }
+        let (kind, device) = name.split_once('=').unwrap_or((name, ""));
         let of_kind = || self.devices.iter().filter(|(full, _)| full.split_once('=').is_some_and(|(k, _)| k == kind));
         let names = |devices: &mut dyn Iterator<Item = (&'_ String, &'_ Device)>| -> Vec<String> {
             devices.map(|(full, _)| full.clone()).collect()
@@ -157,7 +158,7 @@ impl Registry {
             let value = self.devices.get(*full).and_then(|device| device.annotation(AUTO_ALLOW));
             value.is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"))
         };
-        self.find(name).is_ok_and(|found| found.iter().all(|full| allowed(full)))
+        self.find(name).is_ok_and(|found| found.iter().all(allowed))
     }
 
     /// Returns what must be done for the devices `full`, each once: what a spec says of all its devices comes before what
@@ -179,6 +180,12 @@ impl Registry {
         }
         edits
     }
+}
+
+/// Whether `name` has a form that [`Registry::find`] takes.
+pub(crate) fn is_request(name: &str) -> bool {
+    let (kind, device) = name.split_once('=').unwrap_or((name, ""));
+    document::is_kind(kind) && (matches!(device, "" | "*") || is_name(device))
 }
 
 fn read(file: &Path) -> Result<Spec, String> {

@@ -87,7 +87,7 @@ fn a_file_that_is_no_spec_says_why_and_spoils_no_other() {
         (with("type: c", "permissions: rx"), "no permissions"),
         ("{".to_owned(), ""),
         (String::new(), "not one document"),
-        ("[]".to_owned(), "invalid type"),
+        ("text".to_owned(), "invalid type"),
         ("a: &a [*a]".to_owned(), ""),
     ];
     for (text, why) in cases {

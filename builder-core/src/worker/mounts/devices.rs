@@ -44,9 +44,9 @@ impl BuildWorker<'_> {
                     for problem in &registry.problems {
                         error = error.note(format!("a CDI spec cannot be used: {problem}"));
                     }
-                    return Err(
-                        error.hint("devices are described by CDI specs, JSON or YAML, in /etc/cdi or /var/run/cdi")
-                    );
+                    let dirs: Vec<_> = registry.dirs.iter().map(|dir| dir.display().to_string()).collect();
+                    let hint = format!("CDI specs, JSON or YAML, in {} describe the devices", dirs.join(" and "));
+                    return Err(error.hint(hint));
                 }
             }
         }
