@@ -358,6 +358,8 @@ pub struct BuildRequest {
     pub ssh_agents: Vec<(String, PathBuf)>,
     /// What the Dockerfile may do beyond the usual.
     pub allow: Vec<Entitlement>,
+    /// CDI names of devices that `RUN --device` may use without [`Entitlement::Device`], as it names them.
+    pub allow_devices: Vec<String>,
     /// Directories with CDI specs, which describe the devices of `RUN --device`; a later one wins over an earlier one.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// The network of a `RUN` that names none.
@@ -393,6 +395,7 @@ impl BuildRequest {
             secrets: Vec::new(),
             ssh_agents: Vec::new(),
             allow: Vec::new(),
+            allow_devices: Vec::new(),
             cdi_spec_dirs: CDI_SPEC_DIRS.map(PathBuf::from).into(),
             network: StepNetwork::default(),
         }

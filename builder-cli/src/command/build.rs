@@ -10,7 +10,7 @@ use builder_core::{
 use serde_json::json;
 
 use super::print;
-use crate::args::{BuildArgs, ProgressMode};
+use crate::args::{Allowed, BuildArgs, ProgressMode};
 use crate::failure::Failure;
 use crate::{confidential, options, output, progress, terminate};
 
@@ -102,7 +102,12 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     for text in &args.ssh {
         request.ssh_agents.push(confidential::ssh(text)?);
     }
-    request.allow = args.allow.iter().copied().map(Into::into).collect();
+    for allowed in &args.allow {
+        match allowed {
+            Allowed::Entitlement(entitlement) => request.allow.push(*entitlement),
+            Allowed::Device(name) => request.allow_devices.push(name.clone()),
+        }
+    }
     if !args.cdi_spec_dirs.is_empty() {
         request.cdi_spec_dirs = args.cdi_spec_dirs.iter().cloned().map(options::absolute).collect::<Result<_, _>>()?;
     }

@@ -82,6 +82,15 @@ fn who_may_use_a_device_is_said_by_the_caller_or_the_machine() {
         assert!(text.contains(part), "{text}");
     }
     assert!(build(&env, "RUN --device=answer true", &[]).fails(1).contains("the form vendor.com/class=device"));
+    let zeros = "RUN --device=example.com/answer=zeros test \"$MANY\" = yes";
+    build(&env, zeros, &["--allow", "device=example.com/answer=zeros"]).ok();
+    build(&env, zeros, &["--allow", "device=example.com/answer=*"]).ok();
+    for name in ["example.com/answer=open", "example.com/answer=zero"] {
+        build(&env, zeros, &["--no-cache", "--allow", &format!("device={name}")]).fails(1);
+    }
+    build(&env, "RUN --device=example.com/answer=* true", &["--allow", "device=example.com/answer=zeros"]).fails(1);
+    build(&env, "RUN --device=example.com/answer=nine true", &["--allow", "device=example.com/answer=nine"]).ok();
+    build(&env, zeros, &["--allow", "device=zeros"]).fails(2);
     build(&env, "RUN --device=example.com/answer=open test \"$OPEN\" = 1", &[]).ok();
 }
 

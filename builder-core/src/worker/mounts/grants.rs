@@ -19,6 +19,8 @@ pub(crate) struct Grants {
     pub(super) agents: HashMap<String, PathBuf>,
     allow: Vec<Entitlement>,
     network: StepNetwork,
+    /// Names of devices that the caller allows.
+    allow_devices: Vec<String>,
     cdi_dirs: Vec<PathBuf>,
     /// The devices, once something asks for them.
     devices: Arc<OnceLock<Registry>>,
@@ -43,6 +45,7 @@ impl Grants {
             agents: request.ssh_agents.iter().cloned().collect(),
             allow: request.allow.clone(),
             network: request.network,
+            allow_devices: request.allow_devices.clone(),
             cdi_dirs: request.cdi_spec_dirs.clone(),
             devices: Arc::default(),
         }
@@ -75,6 +78,17 @@ impl Grants {
         refusals
     }
 
+    /// Whether every device that `device` stands for is allowed, by the caller or by the owner of the machine.
+    fn allows(&self, device: &Device) -> bool {
+        let registry = self.devices();
+        let named = || self.allow_devices.iter().flat_map(|name| registry.find(name).unwrap_or_default());
+        // One that is not here may be named as well.
+        self.allow_devices.contains(&device.name)
+            || registry.find(&device.name).is_ok_and(|found| {
+                found.iter().all(|full| registry.is_auto_allowed(full) || named().any(|allowed| allowed == *full))
+            })
+    }
+
     fn refusals(&self, op: &RunOp) -> impl Iterator<Item = (&'static str, &'static str)> {
         let lacks = |entitlement| !self.allow.contains(&entitlement);
         let insecure = op.security == SecurityMode::Insecure && lacks(Entitlement::SecurityInsecure);
@@ -83,10 +97,9 @@ impl Grants {
         let insecure =
             insecure.then_some(("RUN --security=insecure is not allowed", "build with --allow security.insecure"));
         let network = network.then_some(("RUN --network=host is not allowed", "build with --allow network.host"));
-        // The owner of the machine may have given a device to everyone.
-        let is_held = |device: &Device| !self.devices().is_auto_allowed(&device.name);
-        let device = lacks(Entitlement::Device) && op.devices.iter().any(is_held);
-        let device = device.then_some(("RUN --device is not allowed", "build with --allow device"));
+        let device = lacks(Entitlement::Device) && !op.devices.iter().all(|device| self.allows(device));
+        let hint = "build with --allow device, or --allow device=NAME";
+        let device = device.then_some(("RUN --device is not allowed", hint));
         insecure.into_iter().chain(network).chain(device)
     }
 }
