@@ -9,6 +9,7 @@ mod look;
 
 use std::path::PathBuf;
 
+use builder_core::Entitlement;
 pub(crate) use look::{AnswerFormat, ContextArgs, ContextCommand, ContextLsArgs, ExplainArgs, PlanArgs, PlanFormat};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -162,9 +163,14 @@ pub(crate) struct BuildArgs {
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
 
-    /// What the Dockerfile may do beyond the usual
-    #[arg(long = "allow", value_enum, value_name = "ENTITLEMENT")]
-    pub(crate) allow: Vec<EntitlementName>,
+    /// What the Dockerfile may do beyond the usual: network.host (RUN --network=host although --network is none),
+    /// security.insecure (RUN --security=insecure), device[=NAME] (RUN --device, of one CDI device or of all)
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_parser = crate::options::entitlement)]
+    pub(crate) allow: Vec<Allowed>,
+
+    /// Directory with CDI specs, which describe devices for RUN --device [default: /etc/cdi, /var/run/cdi]
+    #[arg(long = "cdi-spec-dir", value_name = "DIR")]
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
 
     /// Network of RUN instructions that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
@@ -396,14 +402,11 @@ pub(crate) enum CompressionName {
     Uncompressed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EntitlementName {
-    /// RUN --network=host although --network is none
-    #[value(name = "network.host")]
-    NetworkHost,
-    /// RUN --security=insecure
-    #[value(name = "security.insecure")]
-    SecurityInsecure,
+/// A value of `--allow`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    Entitlement(Entitlement),
+    Device(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, ImagePlace, StepNetwork};
 
-use crate::args::{CompressionName, EntitlementName, NetworkName};
+use crate::args::{Allowed, CompressionName, NetworkName};
 use crate::failure::Failure;
 
 /// `NAME=VALUE`, or `NAME` whose value is looked up; a name that is not set anywhere is left out.
@@ -193,13 +193,18 @@ impl From<CompressionName> for CompressionKind {
     }
 }
 
-impl From<EntitlementName> for Entitlement {
-    fn from(name: EntitlementName) -> Self {
-        match name {
-            EntitlementName::NetworkHost => Self::NetworkHost,
-            EntitlementName::SecurityInsecure => Self::SecurityInsecure,
-        }
-    }
+/// Parses `--allow`.
+pub(crate) fn entitlement(text: &str) -> Result<Allowed, String> {
+    Ok(Allowed::Entitlement(match text {
+        "network.host" => Entitlement::NetworkHost,
+        "security.insecure" => Entitlement::SecurityInsecure,
+        "device" => Entitlement::Device,
+        _ => match text.strip_prefix("device=") {
+            Some(name) if name.contains('/') => return Ok(Allowed::Device(name.to_owned())),
+            Some(_) => return Err("a device has a name of the form vendor.com/class=device".to_owned()),
+            None => return Err("want network.host, security.insecure, device or device=NAME".to_owned()),
+        },
+    }))
 }
 
 impl From<NetworkName> for StepNetwork {

@@ -12,8 +12,13 @@ pub mod dockerfile;
 pub mod image;
 pub mod lint;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod builder;
 mod cache;
+mod cdi;
 mod check;
 mod context;
 mod copy;

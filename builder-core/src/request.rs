@@ -289,6 +289,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where the Container Device Interface has its specs.
+const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// What a Dockerfile may ask for only with the caller's consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -299,6 +302,9 @@ pub enum Entitlement {
     /// `security.insecure`: `RUN --security=insecure`.
     #[serde(rename = "security.insecure")]
     SecurityInsecure,
+    /// `device`: `RUN --device`.
+    #[serde(rename = "device")]
+    Device,
 }
 
 /// The network of a `RUN` that names none.
@@ -376,6 +382,10 @@ pub struct BuildRequest {
     pub ssh_known_hosts: String,
     /// What the Dockerfile may do beyond the usual.
     pub allow: Vec<Entitlement>,
+    /// CDI names of devices that `RUN --device` may use without [`Entitlement::Device`], as it names them.
+    pub allow_devices: Vec<String>,
+    /// Directories with CDI specs, which describe the devices of `RUN --device`; a later one wins over an earlier one.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// The network of a `RUN` that names none.
     pub network: StepNetwork,
 }
@@ -417,6 +427,8 @@ impl BuildRequest {
             ssh_keys: Vec::new(),
             ssh_known_hosts: String::new(),
             allow: Vec::new(),
+            allow_devices: Vec::new(),
+            cdi_spec_dirs: CDI_SPEC_DIRS.map(PathBuf::from).into(),
             network: StepNetwork::default(),
         }
     }

@@ -11,7 +11,7 @@ use builder_core::{
 use serde_json::json;
 
 use super::{check, print};
-use crate::args::{BuildArgs, Call, Method, ProgressMode};
+use crate::args::{Allowed, BuildArgs, Call, Method, ProgressMode};
 use crate::confidential::Ssh;
 use crate::failure::Failure;
 use crate::{confidential, options, output, progress, shared_cache, terminate};
@@ -109,7 +109,15 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
         request.secrets.extend(confidential::secret(text)?);
     }
     add_ssh(&mut request, &args.ssh)?;
-    request.allow = args.allow.iter().copied().map(Into::into).collect();
+    for allowed in &args.allow {
+        match allowed {
+            Allowed::Entitlement(entitlement) => request.allow.push(*entitlement),
+            Allowed::Device(name) => request.allow_devices.push(name.clone()),
+        }
+    }
+    if !args.cdi_spec_dirs.is_empty() {
+        request.cdi_spec_dirs = args.cdi_spec_dirs.iter().cloned().map(options::absolute).collect::<Result<_, _>>()?;
+    }
     request.network = args.network.into();
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);

@@ -423,5 +423,5 @@ fn privileges_need_consent() {
     let sandboxed = format!("FROM busybox\nRUN --security=sandbox {mount}\n");
     env.build(&sandboxed, &["--allow", "security.insecure"]).fails(1);
     let run = env.build("FROM busybox\nRUN --device=vendor.com/d=1 true\n", &[]);
-    assert!(run.fails(1).contains("--device is not supported"), "{}", run.stderr);
+    assert!(run.fails(1).contains("RUN --device is not allowed"), "{}", run.stderr);
 }

@@ -13,7 +13,7 @@ const NO_NETWORK: [&str; 4] =
     ["Temporary failure resolving", "Could not connect", "Could not resolve", "Network is unreachable"];
 
 /// Makes a Debian root filesystem `debian.tar`, or says why that is not possible; takes `$BUILDER_DEBIAN_TAR` if there is one.
-fn debian(test: &str, env: &Env) -> bool {
+pub(crate) fn debian(test: &str, env: &Env) -> bool {
     if let Some(tar) = std::env::var_os("BUILDER_DEBIAN_TAR") {
         std::os::unix::fs::symlink(tar, env.path("debian.tar")).unwrap();
         return true;

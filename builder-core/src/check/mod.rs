@@ -175,13 +175,7 @@ fn planned(
     };
     for target in targets {
         let (found, odd) = match plan::plan(&PlanRequest { target, ..*request }, offline) {
-            Ok(graph) => {
-                let refused = worker::unsupported(&graph).into_iter().map(|refusal| {
-                    let span = graph.step(refusal.step).span.unwrap_or_default();
-                    Diagnostic::error("unsupported", refusal.what).at(span)
-                });
-                (refused.collect(), graph.warnings)
-            }
+            Ok(graph) => (vec![], graph.warnings),
             Err(plan::Error::Dockerfile { diagnostics }) => (diagnostics, vec![]),
             Err(plan::Error::Resolve { diagnostic, source }) => {
                 (vec![diagnostic.with_note(source.to_string())], vec![])

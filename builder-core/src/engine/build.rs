@@ -287,9 +287,8 @@ pub(super) fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -
             None => diagnostic,
         }
     };
-    let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
     let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
-    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
+    let diagnostics: Vec<Diagnostic> = denied.collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(Error::of_dockerfile(&diagnostics, source)) }
 }
 

@@ -33,6 +33,8 @@ pub(crate) use compress::{Accepted, decode, effective_level};
 pub(crate) use convert::{import, is_archive, recompress};
 pub(crate) use diff::{Change, diff};
 pub(crate) use error::{Error, Result};
+#[cfg(any(test, fuzzing))]
+pub(crate) use read::tree_of;
 pub(crate) use read::{ensure_tree, extract_contents};
 pub(crate) use unpack::{describe_notes, place, unpack_all};
 pub(crate) use write::{LayerOptions, LayerWriter};

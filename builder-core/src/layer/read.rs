@@ -27,18 +27,21 @@ pub(crate) fn ensure_tree(store: &Store, layer: &LayerDescriptor) -> Result<Arc<
     if let Some(tree) = store.promised_tree(&layer.diff_id, &layer.digest)? {
         return Ok(tree);
     }
-    let contents = with_tar(store, layer, |tar| {
-        let mut walk = Walk::new(tar);
-        while let Some(step) = walk.next()? {
-            if let Some(inode) = step.content {
-                let hash = walk.content(&mut |_| Ok(()))?;
-                walk.changeset.set_content(inode, hash);
-            }
+    let tree = with_tar(store, layer, |tar| tree_of(tar))?;
+    store.put_tree(&layer.diff_id, &tree)?;
+    Ok(Arc::new(tree))
+}
+
+/// Reads a layer's tar to its end and returns what it says.
+pub(crate) fn tree_of(tar: impl Read) -> Result<LayerTree> {
+    let mut walk = Walk::new(tar);
+    while let Some(step) = walk.next()? {
+        if let Some(inode) = step.content {
+            let hash = walk.content(&mut |_| Ok(()))?;
+            walk.changeset.set_content(inode, hash);
         }
-        walk.changeset.finish()
-    })?;
-    store.put_tree(&layer.diff_id, &contents.tree)?;
-    Ok(Arc::new(contents.tree))
+    }
+    Ok(walk.changeset.finish()?.tree)
 }
 
 /// Writes the bytes of files of `layer` to host files, in one pass over the blob: `wanted` maps paths of the layer's

@@ -96,7 +96,7 @@ impl Op {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     /// Returns the steps whose results this one reads, each once, the parent first.
     pub(crate) fn inputs(&self) -> Vec<StepId> {
         let mut inputs: Vec<StepId> = vec![];

@@ -5,6 +5,7 @@ use super::lower::{Item, Planner};
 use super::metadata::upper_keyword;
 use super::state::StageState;
 use super::{Error, Problem, config, remote};
+use crate::cdi;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::dockerfile::{Command, RunInstruction, Word, csv};
 
@@ -61,7 +62,8 @@ fn device(word: &Word) -> Result<Device, Problem> {
         }
     }
     match name.filter(|name| !name.is_empty()) {
-        Some(name) => Ok(Device { name, need }),
+        Some(name) if cdi::is_request(&name) => Ok(Device { name, need }),
+        Some(name) => Err(failed(format!("{name:?} does not have the form vendor.com/class=device"))),
         None => Err(failed("it has no name".to_owned())),
     }
 }

@@ -38,6 +38,14 @@ pub(super) fn parse(headers: &HeaderMap) -> Option<Challenge> {
     basic
 }
 
+/// Reads what any bytes would ask for: the fuzzer's way in.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn exercise(headers: &HeaderMap) {
+    if let Some(Challenge::Bearer { realm, .. }) = parse(headers) {
+        assert!(realm.as_str().parse::<Url>().is_ok_and(|again| again == realm), "{realm}");
+    }
+}
+
 fn bearer(challenge: &ChallengeRef<'_>) -> Option<Challenge> {
     let param = |name: &str| {
         let (_, value) = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;

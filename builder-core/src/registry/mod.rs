@@ -37,6 +37,8 @@ mod transport;
 mod tests;
 
 pub(crate) use blob::BlobReader;
+#[cfg(any(test, fuzzing))]
+pub(crate) use challenge::exercise as exercise_challenge;
 pub(crate) use client::{Client, CredentialSource};
 pub use config::{
     ClientConfig, ClientIdentity, HelperHosts, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule,

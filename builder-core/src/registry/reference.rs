@@ -210,6 +210,10 @@ impl FromStr for Reference {
         } else {
             path.to_owned()
         };
+        // Of the whole of it, or the full name would not parse back.
+        if repository.len() > MAX_REPOSITORY {
+            return Err(ReferenceError::TooLong { name: name.to_owned() });
+        }
         let latest = (tag.is_none() && digest.is_none()).then_some("latest");
         Ok(Self { registry, repository, tag: tag.or(latest).map(str::to_owned), digest })
     }
@@ -281,9 +285,6 @@ fn check_repository(name: &str, path: &str) -> Result<(), ReferenceError> {
     }
     if !path.split('/').all(is_path_component) {
         return Err(ReferenceError::Repository { name: name.to_owned(), repository: path.to_owned() });
-    }
-    if path.len() > MAX_REPOSITORY {
-        return Err(ReferenceError::TooLong { name: name.to_owned() });
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::sys::mount::Attributes;
+
 /// One process in new namespaces. Paths are image paths: relative to the root, without leading `/`.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -61,8 +63,8 @@ pub(crate) enum Mount {
         source: Arc<OwnedFd>,
         /// Where; of the source's kind.
         target: Vec<u8>,
-        /// Whether writing fails.
-        read_only: bool,
+        /// What it must not be used for: writing, programs, devices.
+        attributes: Attributes,
     },
     /// An empty filesystem in memory.
     Tmpfs {

@@ -102,7 +102,7 @@ impl BuildWorker<'_> {
             env.retain(|(known, _)| known != name.as_bytes());
             env.push((name.clone().into_bytes(), value.clone().into_bytes()));
         }
-        for (name, value) in mounts.env.drain(..) {
+        for (name, value) in mounts.device_env.drain(..).chain(mounts.env.drain(..)) {
             env.retain(|(known, _)| *known != name);
             env.push((name, value));
         }
@@ -131,7 +131,7 @@ impl BuildWorker<'_> {
             cwd: op.cwd.trim_start_matches('/').as_bytes().to_vec(),
             uid: identity.uid,
             gid: identity.gid,
-            groups: identity.groups.clone(),
+            groups: [identity.groups.as_slice(), mounts.device_groups.as_slice()].concat(),
             hostname: op.hostname.clone(),
             network: self.options.grants.network(op.network),
             security: match op.security {

@@ -9,6 +9,7 @@
 //! | USER, WORKDIR, host name | yes | resolved to ids and paths in the entries |
 //! | network it gets, security mode, platform | yes | – |
 //! | mounts | kind, target, options; content of what a bind or a cache's seed selects | – |
+//! | devices | name, and whether they are needed | – |
 //! | content of caches; secrets and agents, and whether they are there | no | – |
 //! | files | – | path, kind, mode, owner, link target, xattrs, content of every entry |
 //! | mtime | – | no; with `SOURCE_DATE_EPOCH` the time as it will be written |
@@ -59,6 +60,9 @@ pub(crate) fn run(
     key.add("platform", op.platform.to_string());
     for (mount, selection) in op.mounts.iter().zip(selections) {
         add_mount(&mut key, mount, selection.as_ref());
+    }
+    for device in &op.devices {
+        key.add(format!("device {}", device.name), format!("{:?}", device.need));
     }
     add_epoch(&mut key, clamp);
     key

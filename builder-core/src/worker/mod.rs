@@ -199,23 +199,6 @@ pub(crate) fn dependencies(step: &Step) -> Vec<StepId> {
     needs
 }
 
-/// What of the graph cannot be done by this version, with the step that asks for it.
-pub(crate) fn unsupported(graph: &BuildGraph) -> Vec<Refusal> {
-    let mut found = Vec::new();
-    for step in &graph.steps {
-        let mut refuse = |what: String| found.push(Refusal { step: step.id(), what, hint: None });
-        match &step.op {
-            Op::Run(op) => {
-                if !op.devices.is_empty() {
-                    refuse("RUN --device is not supported".to_owned());
-                }
-            }
-            Op::Image(_) | Op::Context(_) | Op::Copy(_) | Op::Workdir(_) => {}
-        }
-    }
-    found
-}
-
 impl<'a> BuildWorker<'a> {
     /// Makes the worker of one build.
     pub(crate) fn new(

@@ -7,12 +7,14 @@
 //! | `tmpfs` | memory | size |
 //! | `secret` | a file in memory, or a variable | id and place, never its value |
 //! | `ssh` | a socket in front of the caller's agent ([`agent`]) | id and place |
+//! | `--device` | nodes and files of this machine ([`devices`]) | name |
 //!
 //! Mount points that the image lacks exist only while the command runs: those on the image in the layer of stubs, those
 //! on a bind mount in its view. Everything that [`Prepared`] holds ends with it, before the step's work directory does.
 
 mod agent;
 mod cache;
+mod devices;
 mod grants;
 mod redact;
 mod select;
@@ -34,6 +36,7 @@ use crate::plan::{Access, MountKind, MountOp, MountOwner, Need, RunOp};
 use crate::sandbox::{Content, Mount};
 use crate::snapshot::MountPoint;
 use crate::sys::file;
+use crate::sys::mount::Attributes;
 use crate::tree::path::{join, strip_dir};
 use agent::Agent;
 use cache::Held;
@@ -51,6 +54,10 @@ pub(super) struct Prepared {
     pub(super) points: Vec<(Vec<u8>, MountPoint)>,
     /// Variables with secrets.
     pub(super) env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Variables of devices.
+    pub(super) device_env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Supplementary groups of devices.
+    pub(super) device_groups: Vec<u32>,
     views: Vec<View>,
     agents: Vec<Agent>,
     held: Held,
@@ -71,6 +78,7 @@ impl Prepared {
 enum Shown<'a> {
     Files { selection: &'a Selection, access: Access },
     Handle { handle: Arc<OwnedFd>, access: Access },
+    Host { handle: Arc<OwnedFd>, attributes: Attributes },
     Tmpfs { size: Option<u64>, access: Access },
     Content { content: Content, owner: MountOwner },
 }
@@ -111,6 +119,7 @@ impl BuildWorker<'_> {
             let dir = dir.join(format!("mount-{number}"));
             placed.extend(self.place(mount, selection.as_ref(), &dir, &mut prepared)?);
         }
+        placed.extend(self.place_devices(op, &mut prepared)?);
         for (at, mount) in placed.iter().enumerate() {
             if !placed.iter().take(at).any(|earlier| strip_dir(&mount.target, &earlier.target).is_some()) {
                 prepared.points.push((mount.target.clone(), mount.point));
@@ -213,7 +222,7 @@ impl BuildWorker<'_> {
         let bind = |handle, access| Mount::Bind {
             source: handle,
             target: target.clone(),
-            read_only: access == Access::ReadOnly,
+            attributes: if access == Access::ReadOnly { Attributes::MOUNT_ATTR_RDONLY } else { Attributes::empty() },
         };
         Ok(match shown {
             Shown::Files { selection, access } => {
@@ -223,6 +232,9 @@ impl BuildWorker<'_> {
                 bind(handle, *access)
             }
             Shown::Handle { handle, access } => bind(handle.clone(), *access),
+            Shown::Host { handle, attributes } => {
+                Mount::Bind { source: handle.clone(), target, attributes: *attributes }
+            }
             Shown::Tmpfs { size, access } => {
                 Mount::Tmpfs { target, size: *size, mode: TMPFS_MODE, read_only: *access == Access::ReadOnly }
             }

@@ -84,7 +84,7 @@ impl CopySourceOp {
         matches!(self, Self::Git(GitSource { mtime: GitTime::Checkout, .. }))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     /// Returns the input that it is part of, if it is.
     pub(crate) fn files(&self) -> Option<FileInput> {
         match self {

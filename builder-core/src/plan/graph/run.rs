@@ -114,7 +114,7 @@ pub(crate) struct MountOp {
 }
 
 impl MountOp {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     /// Returns where its files come from, if it shows files.
     pub(crate) fn files(&self) -> Option<FileInput> {
         match &self.kind {

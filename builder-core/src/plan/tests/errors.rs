@@ -105,6 +105,11 @@ fn instructions() {
         ("EXPOSE 80/foo", "expose-invalid: invalid port \"80/foo\": \"foo\" is not a protocol", "80/foo"),
         ("STOPSIGNAL TREM", "signal-unknown: \"TREM\" is not a signal", "TREM"),
         ("VOLUME $x", "volume-empty: the path of a volume is empty", "$x"),
+        (
+            "RUN --device=gpu x",
+            "device-invalid: invalid device \"gpu\": \"gpu\" does not have the form vendor.com/class=device",
+            "gpu",
+        ),
         ("RUN --device=required x", "device-invalid: invalid device \"required\": it has no name", "required"),
         ("COPY --chmod=64a a b", "chmod-invalid: \"64a\" is not a file mode", "64a"),
         ("COPY --chmod=10000 a b", "chmod-invalid: \"10000\" is not a file mode", "10000"),

@@ -44,10 +44,10 @@ fn names_of_steps() {
 
 #[test]
 fn flags() {
-    let op = run("RUN --network=none --security=insecure --device=vendor.com/gpu=0,required --device=name=a x");
+    let op = run("RUN --network=none --security=insecure --device=vendor.com/gpu=0,required --device=name=v.com/c=a x");
     assert_eq!((op.network, op.security), (NetworkMode::None, SecurityMode::Insecure));
     let devices: Vec<_> = op.devices.iter().map(|device| (device.name.as_str(), device.need)).collect();
-    assert_eq!(devices, [("vendor.com/gpu=0", Need::Required), ("a", Need::Optional)]);
+    assert_eq!(devices, [("vendor.com/gpu=0", Need::Required), ("v.com/c=a", Need::Optional)]);
 }
 
 /// Shows a mount in one line.

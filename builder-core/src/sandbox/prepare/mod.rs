@@ -209,8 +209,8 @@ impl Writer {
         let mut covered: Vec<&[u8]> = vec![b"dev"];
         for (index, mount) in spec.mounts.iter().enumerate() {
             let (target, kind) = match mount {
-                Mount::Bind { source, target, read_only } => {
-                    let (clone, kind) = clone_source(source, *read_only)?;
+                Mount::Bind { source, target, attributes } => {
+                    let (clone, kind) = clone_source(source, *attributes)?;
                     let handle = self.add(clone);
                     (target, Some((handle, kind)))
                 }
@@ -273,11 +273,11 @@ fn host_sys(attributes: Attributes) -> Result<OwnedFd, Errno> {
     Ok(sys)
 }
 
-fn clone_source(source: &OwnedFd, read_only: bool) -> Result<(OwnedFd, FileType), Error> {
+fn clone_source(source: &OwnedFd, attributes: Attributes) -> Result<(OwnedFd, FileType), Error> {
     let clone = || {
         let clone = mount::clone_tree(source.as_fd(), c"", Reach::Single)?;
-        if read_only {
-            mount::restrict(clone.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Reach::Single)?;
+        if !attributes.is_empty() {
+            mount::restrict(clone.as_fd(), attributes, Reach::Single)?;
         }
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&clone)?.st_mode);
         Ok((clone, kind))

@@ -1,6 +1,7 @@
 //! What the command finds in `/proc`, `/sys`, `/dev` and `/etc`, and what it cannot reach.
 
 use super::*;
+use crate::sys::mount::Attributes;
 
 fn tmpfs(target: &str, size: Option<u64>, mode: u32) -> Mount {
     Mount::Tmpfs { target: target.into(), size, mode, read_only: false }
@@ -8,7 +9,8 @@ fn tmpfs(target: &str, size: Option<u64>, mode: u32) -> Mount {
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     let handle = rustix::fs::open(source, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-    Mount::Bind { source: Arc::new(handle), target: target.into(), read_only }
+    let attributes = if read_only { Attributes::MOUNT_ATTR_RDONLY } else { Attributes::empty() };
+    Mount::Bind { source: Arc::new(handle), target: target.into(), attributes }
 }
 
 in_namespaces! {

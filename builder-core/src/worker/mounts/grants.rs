@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use crate::cdi::Registry;
 use crate::event::StepId;
 use crate::fetch::DEFAULT_AGENT;
-use crate::plan::{BuildGraph, CopySourceOp, NetworkMode, Op, RunOp, SecurityMode, Step};
+use crate::plan::{BuildGraph, CopySourceOp, Device, NetworkMode, Op, RunOp, SecurityMode, Step};
 use crate::request::{BuildRequest, Entitlement, Secret, StepNetwork};
 use crate::sandbox::Network;
 
@@ -18,6 +20,11 @@ pub(crate) struct Grants {
     pub(super) agents: HashMap<String, PathBuf>,
     allow: Vec<Entitlement>,
     network: StepNetwork,
+    /// Names of devices that the caller allows.
+    allow_devices: Vec<String>,
+    cdi_dirs: Vec<PathBuf>,
+    /// The devices, once something asks for them.
+    devices: Arc<OnceLock<Registry>>,
 }
 
 /// Something that is not done, with the step that asks for it.
@@ -39,7 +46,15 @@ impl Grants {
             agents,
             allow: request.allow.clone(),
             network: request.network,
+            allow_devices: request.allow_devices.clone(),
+            cdi_dirs: request.cdi_spec_dirs.clone(),
+            devices: Arc::default(),
         }
+    }
+
+    /// The devices that this machine describes.
+    pub(super) fn devices(&self) -> &Registry {
+        self.devices.get_or_init(|| Registry::load(&self.cdi_dirs))
     }
 
     /// The network that a command gets.
@@ -77,6 +92,17 @@ impl Grants {
         (!self.agents.contains_key(DEFAULT_AGENT)).then_some(Refusal { step: step.id(), what, hint })
     }
 
+    /// Whether every device that `device` stands for is allowed, by the caller or by the owner of the machine.
+    fn allows(&self, device: &Device) -> bool {
+        let registry = self.devices();
+        let named = || self.allow_devices.iter().flat_map(|name| registry.find(name).unwrap_or_default());
+        // One that is not here may be named as well.
+        self.allow_devices.contains(&device.name)
+            || registry.find(&device.name).is_ok_and(|found| {
+                found.iter().all(|full| registry.is_auto_allowed(full) || named().any(|allowed| allowed == *full))
+            })
+    }
+
     fn refusals(&self, op: &RunOp) -> impl Iterator<Item = (&'static str, &'static str)> {
         let lacks = |entitlement| !self.allow.contains(&entitlement);
         let insecure = op.security == SecurityMode::Insecure && lacks(Entitlement::SecurityInsecure);
@@ -85,6 +111,9 @@ impl Grants {
         let insecure =
             insecure.then_some(("RUN --security=insecure is not allowed", "build with --allow security.insecure"));
         let network = network.then_some(("RUN --network=host is not allowed", "build with --allow network.host"));
-        insecure.into_iter().chain(network)
+        let device = lacks(Entitlement::Device) && !op.devices.iter().all(|device| self.allows(device));
+        let hint = "build with --allow device, or --allow device=NAME";
+        let device = device.then_some(("RUN --device is not allowed", hint));
+        insecure.into_iter().chain(network).chain(device)
     }
 }

@@ -1,0 +1,2 @@
+read -r version </app/version
+echo "main of $version"

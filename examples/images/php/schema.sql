@@ -1,0 +1,2 @@
+CREATE TABLE guests (name TEXT);
+INSERT INTO guests VALUES ('first guest');

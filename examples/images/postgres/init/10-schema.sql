@@ -1,0 +1,1 @@
+CREATE TABLE planets (place int PRIMARY KEY, name text);
