@@ -107,7 +107,8 @@ pub(crate) struct BuildArgs {
 
     /// Output, any number: type=oci|docker|tar,dest=FILE (- is standard output), type=oci,tar=false,dest=DIR,
     /// type=local,dest=DIR, type=registry,name=NAME, type=image,name=NAME[,push=true], type=cacheonly; for images
-    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true.
+    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true; for
+    /// files platform-split=BOOL.
     /// DIR alone is type=local, - alone is type=tar on standard output
     #[arg(short, long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
@@ -128,9 +129,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=22))]
     pub(crate) compression_level: Option<u8>,
 
-    /// Platform of the image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// Platform of the image, os/arch[/variant]; several, separated by commas, make an index [default: this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
 
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE] [default: the variable ID, else the file ID]
     #[arg(long = "secret", value_name = "SPEC")]
@@ -156,7 +157,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub(crate) progress: ProgressMode,
 
-    /// Write the image ID (digest of the config) to this file
+    /// Write the image ID (digest of the config, or of the index) to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
 

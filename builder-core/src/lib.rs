@@ -41,8 +41,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
-    DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PullPolicy, Secret,
-    StepNetwork,
+    DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PlatformSplit, PullPolicy,
+    Secret, StepNetwork,
 };
 
 pub mod registries {

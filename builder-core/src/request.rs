@@ -133,6 +133,19 @@ impl std::fmt::Display for Destination {
     }
 }
 
+/// Whether the files of each platform are in a directory of their own, `linux_amd64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformSplit {
+    /// If there are several.
+    #[default]
+    Auto,
+    /// Also where there is one.
+    Always,
+    /// Never; a file that two platforms have is an error.
+    Never,
+}
+
 /// Where the image goes besides the store. Names are those of the request where an output has none of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -181,12 +194,16 @@ pub enum Output {
     RootfsTar {
         /// Where to.
         dest: Destination,
+        /// A directory for each platform.
+        split: PlatformSplit,
     },
     /// `type=local`: the files of the root filesystem, owned by whoever builds. What the directory already holds stays
     /// unless a file of the image has its name.
     RootfsDirectory {
         /// The directory; made when missing.
         dest: PathBuf,
+        /// A directory for each platform.
+        split: PlatformSplit,
     },
     /// `type=cacheonly`: nowhere; the steps are done and remembered.
     CacheOnly,
@@ -211,7 +228,7 @@ impl Output {
             self,
             Self::OciArchive { dest: Destination::Stdout, .. }
                 | Self::DockerArchive { dest: Destination::Stdout, .. }
-                | Self::RootfsTar { dest: Destination::Stdout }
+                | Self::RootfsTar { dest: Destination::Stdout, .. }
         )
     }
 }
@@ -331,8 +348,8 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// Outputs besides the store.
     pub outputs: Vec<Output>,
-    /// Platform of the image, `os/arch[/variant]`; this machine's by default.
-    pub platform: Option<String>,
+    /// Platforms of the image, `os/arch[/variant]`; this machine's by default. Several make an index.
+    pub platforms: Vec<String>,
     /// Compression of new layers; without it that of the first output that names one, else gzip.
     pub compression: Option<Compression>,
     /// Run every step although a result is there.
@@ -375,7 +392,7 @@ impl BuildRequest {
             labels: Vec::new(),
             tags: Vec::new(),
             outputs: Vec::new(),
-            platform: None,
+            platforms: Vec::new(),
             compression: None,
             no_cache: false,
             pull: PullPolicy::Missing,
@@ -394,16 +411,23 @@ impl BuildRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BuildOutcome {
-    /// Digest of the manifest.
+    /// Digest of the manifest, or of the index.
     pub digest: Digest,
-    /// Digest of the image config, the image ID.
-    pub config_digest: Digest,
-    /// Media type of the manifest.
+    /// Digest of the image config; an index has none.
+    pub config_digest: Option<Digest>,
+    /// Media type of the manifest or index.
     pub media_type: String,
-    /// Size of the manifest in bytes.
+    /// Size of the manifest or index in bytes.
     pub size: u64,
     /// Names under which the store holds it, fully qualified.
     pub names: Vec<String>,
+}
+
+impl BuildOutcome {
+    /// The image ID: the digest of the config, of an index that of the index itself.
+    pub fn image_id(&self) -> Digest {
+        self.config_digest.unwrap_or(self.digest)
+    }
 }
 
 /// An image of the store.

@@ -107,7 +107,7 @@ fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Result<BuildRe
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
     request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);
-    request.platform.clone_from(&args.platform);
+    request.platforms.clone_from(&args.platforms);
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
     request.jobs = args.jobs.map(usize::from);
@@ -206,15 +206,17 @@ fn text(bytes: &[u8], name: &str) -> Result<String, Failure> {
 /// `--iidfile` and `--metadata-file`, with the keys of `docker buildx build`.
 fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
     if let Some(path) = &args.iidfile {
-        write(path, &outcome.config_digest.to_string())?;
+        write(path, &outcome.image_id().to_string())?;
     }
     if let Some(path) = &args.metadata_file {
         let mut value = json!({
-            "containerimage.config.digest": outcome.config_digest,
             "containerimage.descriptor":
                 {"mediaType": outcome.media_type, "digest": outcome.digest, "size": outcome.size},
             "containerimage.digest": outcome.digest,
         });
+        if let Some(config) = &outcome.config_digest {
+            value["containerimage.config.digest"] = json!(config);
+        }
         if !outcome.names.is_empty() {
             value["image.name"] = outcome.names.join(",").into();
         }

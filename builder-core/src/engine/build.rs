@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::assemble::Solved;
+use super::assemble::{Product, Solved};
 use super::output::{self, Outputs};
+use super::platforms::Platforms;
 use super::task::HostFacts;
 use super::{Cancel, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
@@ -12,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::Fetcher;
 use crate::image::{Platform, rfc3339};
-use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput};
+use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput, TargetImage};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, ContextSource, MediaTypes, Output};
 use crate::sandbox::KillSwitch;
@@ -45,6 +46,7 @@ pub(super) fn run(
 ) -> Result<BuildOutcome, Error> {
     let names = output::full_names(&request.tags)?;
     let targets = output::check(request)?;
+    let platforms = Platforms::of(request)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -53,12 +55,12 @@ pub(super) fn run(
     let main = contexts::main(request, &fetcher, store, events)?;
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
     let dockerfile = parse(&source, events)?;
-    let graph = plan(request, &dockerfile, &source, &images)?;
+    let graph = platforms.plan(|platform| plan(request, platform, &dockerfile, &source, &images))?;
     for warning in &graph.warnings {
         warn(warning, &source, events);
     }
     let grants = Grants::new(request);
-    refuse(&grants, &graph, &source)?;
+    refuse(&grants, &graph, store, &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
@@ -85,10 +87,13 @@ pub(super) fn run(
     })?;
 
     worker.save_caches();
-    let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
-    let solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
+    let image = |target| {
+        let done = target_done(target, &worker);
+        solved(&graph, target, &outputs, &images, (epoch.or(done), facts.now.0))
+    };
+    let product = Product { images: graph.targets().map(image).collect(), shape: platforms.shape };
     let assembled =
-        solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+        product.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
     for name in &names {
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
@@ -99,7 +104,8 @@ pub(super) fn run(
         store,
         client,
         names: &names,
-        solved: &solved,
+        product: &product,
+        platforms: &platforms,
         main: &assembled,
         options: &options,
         compression: request.compression,
@@ -168,6 +174,7 @@ fn parse(source: &SourceFile, events: Events<'_>) -> Result<Dockerfile, Error> {
 
 fn plan(
     request: &BuildRequest,
+    platform: Option<&Platform>,
     dockerfile: &Dockerfile,
     source: &SourceFile,
     images: &Images,
@@ -181,8 +188,6 @@ fn plan(
         _ => NamedContext::Image,
     };
     let contexts: Vec<_> = request.build_contexts.iter().map(|(name, context)| (name.clone(), kind(context))).collect();
-    let platform = request.platform.as_deref().map(str::parse::<Platform>).transpose();
-    let platform = platform.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
     let build_platform = Platform::host();
     let plan_request = PlanRequest {
         dockerfile,
@@ -190,7 +195,7 @@ fn plan(
         build_args: &request.build_args,
         labels: &request.labels,
         contexts: &contexts,
-        platform: platform.as_ref(),
+        platform,
         build_platform: &build_platform,
         source_date_epoch: request.source_date_epoch,
     };
@@ -223,7 +228,7 @@ fn resolve_error(
 }
 
 /// Whatever of the Dockerfile cannot be done is said before anything is done.
-fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
+fn refuse(grants: &Grants, graph: &BuildGraph, store: &Store, source: &SourceFile) -> Result<(), Error> {
     let diagnose = |code, refusal: Refusal| {
         let diagnostic = Diagnostic::error(code, refusal.what);
         let diagnostic = match graph.step(refusal.step).span {
@@ -237,7 +242,8 @@ fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<()
     };
     let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
     let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
-    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
+    let foreign = worker::foreign(graph, store)?.into_iter().map(|refusal| diagnose("foreign-platform", refusal));
+    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).chain(foreign).collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
 }
 
@@ -272,23 +278,28 @@ fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile)
     error.diagnostic(rendered)
 }
 
+/// When the last step of an image was done.
+fn target_done(target: &TargetImage, worker: &BuildWorker<'_>) -> Option<i64> {
+    target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max()
+}
+
 /// Puts together what the image is made of.
 ///
 /// It is as old as `done`, its last step: built again from the cache it is the same image. One without steps of its own
 /// is as old as its base, or as this build.
 fn solved<'a>(
-    graph: &'a BuildGraph,
+    graph: &BuildGraph,
+    target: &'a TargetImage,
     outputs: &[StepOutput],
     images: &Images,
-    done: Option<i64>,
-    now: i64,
+    (done, now): (Option<i64>, i64),
 ) -> Solved<'a> {
     let root_of = |input: RootInput| match input.step().map(|step| &outputs[step.0]) {
         Some(StepOutput::Root(root)) => root.clone(),
         _ => Root::scratch(),
     };
-    let root = root_of(graph.target.root);
-    let base = graph.target.base.map(|step| graph.step(step));
+    let root = root_of(target.root);
+    let base = target.base.map(|step| graph.step(step));
     let base_root = base.map(|step| root_of(RootInput::Step(step.id())));
     let base_config = base.and_then(|step| match &step.op {
         Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
@@ -303,8 +314,7 @@ fn solved<'a>(
         };
         root_of(parent).depth()
     };
-    let made_layer: BTreeSet<StepId> = graph
-        .target
+    let made_layer: BTreeSet<StepId> = target
         .history
         .iter()
         .filter_map(|entry| entry.layer)
@@ -316,7 +326,7 @@ fn solved<'a>(
         None => of_base.unwrap_or_else(|| rfc3339(now)),
     };
     Solved {
-        target: &graph.target,
+        target,
         base: base_config,
         layers: root.layers(),
         base_layers: base_root.map_or(0, |root| root.depth()),

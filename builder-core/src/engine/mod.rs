@@ -8,6 +8,7 @@ mod assemble;
 mod build;
 mod contexts;
 mod output;
+mod platforms;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};

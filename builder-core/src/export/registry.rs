@@ -5,17 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::Error;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::registry::{self, Client, Reference, Upload};
 use crate::store::Store;
-
-/// Blobs sent at once.
-const PARALLEL_UPLOADS: usize = 4;
 
 /// A push.
 #[derive(Debug, Clone, Copy)]
@@ -107,26 +102,7 @@ impl Push<'_> {
     }
 
     fn push_blobs(&self, blobs: &[Descriptor], target: &Reference, done: &[&Reference]) -> Result<(), Error> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.push_blob(blob, target, done) {
-                    failed().get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL_UPLOADS.min(blobs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        registry::for_each(blobs, |blob| self.push_blob(blob, target, done))
     }
 
     fn push_blob(&self, blob: &Descriptor, target: &Reference, done: &[&Reference]) -> Result<(), Error> {

@@ -9,7 +9,8 @@
 //! checked here, so that nothing behind this module reads Dockerfile syntax.
 //!
 //! `stages` splits the file, `lower` walks the stages that are needed, `metadata`, `run`, `copy` and `mounts` lower
-//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph.
+//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph,
+//! `platforms` makes one graph of the plans for several platforms.
 
 mod chmod;
 mod config;
@@ -24,6 +25,7 @@ mod metadata;
 mod mount_options;
 mod mounts;
 mod path;
+mod platforms;
 mod remote;
 mod resolve;
 mod run;
@@ -41,6 +43,7 @@ use crate::dockerfile::Dockerfile;
 use crate::image::Platform;
 
 pub(crate) use graph::*;
+pub(crate) use platforms::merge;
 pub(crate) use remote::{file_name, git_context, parse_bool};
 
 /// What a plan is made from, besides images.

@@ -1,5 +1,6 @@
 //! What the caller hands to commands, and what a Dockerfile may ask for only with the caller's consent.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ pub(crate) struct Refusal {
     /// What it asks for.
     pub(crate) what: String,
     /// What would allow it.
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl Grants {
@@ -57,7 +58,7 @@ impl Grants {
             refusals.extend(self.refusals(op).map(|(what, hint)| Refusal {
                 step: step.id(),
                 what: what.to_owned(),
-                hint: Some(hint),
+                hint: Some(hint.into()),
             }));
         }
         refusals
