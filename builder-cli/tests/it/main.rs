@@ -18,6 +18,7 @@ mod memory;
 mod mounts;
 mod outputs;
 mod peers;
+mod platforms;
 mod property;
 mod registry;
 mod server;

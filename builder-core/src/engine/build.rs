@@ -243,8 +243,15 @@ fn refuse(grants: &Grants, graph: &BuildGraph, store: &Store, source: &SourceFil
     let unsupported = worker::unsupported(graph).into_iter().map(|refusal| diagnose("unsupported", refusal));
     let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
     let foreign = worker::foreign(graph, store)?.into_iter().map(|refusal| diagnose("foreign-platform", refusal));
-    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).chain(foreign).collect();
-    if diagnostics.is_empty() { Ok(()) } else { Err(dockerfile_error(&diagnostics, source)) }
+    let diagnostics: Vec<Diagnostic> = unsupported.chain(denied).collect();
+    if !diagnostics.is_empty() {
+        return Err(dockerfile_error(&diagnostics, source));
+    }
+    // Another machine could do it: the Dockerfile is not at fault.
+    let foreign: Vec<Diagnostic> = foreign.collect();
+    let Some(first) = foreign.first() else { return Ok(()) };
+    let error = Error::new(ErrorKind::HostUnsupported, first.message.clone());
+    Err(foreign.iter().fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source))))
 }
 
 /// The build's compression: what was asked for, else what all outputs want, so that no layer is compressed twice.
