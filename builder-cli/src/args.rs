@@ -4,9 +4,13 @@
     reason = "doc comments are help texts here, where brackets mean what may be left out"
 )]
 
+mod manifest;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use manifest::{EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush};
 
 /// Build OCI images without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -41,6 +45,9 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Copy an image between registries, OCI layouts, archives and the store, byte for byte
     Copy(CopyArgs),
+    /// Put images of several platforms under one index
+    #[command(subcommand)]
+    Manifest(Box<ManifestCommand>),
     /// Give an image of the store further names
     Tag(TagArgs),
     /// List the tags of a repository

@@ -18,6 +18,11 @@ impl Failure {
         Self { code: 2, text: format!("error: {}", text.into()) }
     }
 
+    /// What was asked about is not there: exit code 1.
+    pub(crate) fn absent(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+
     /// A file that this command writes could not be written: exit code 73.
     pub(crate) fn output(text: impl Into<String>) -> Self {
         Self { code: 73, text: format!("error: {}", text.into()) }

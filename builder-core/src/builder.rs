@@ -1,6 +1,8 @@
 //! The public face: a [`Builder`] is a state directory and a way to start build processes. No daemon, nothing open
 //! between two calls.
 
+mod indexes;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};

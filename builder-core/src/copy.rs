@@ -48,8 +48,13 @@ fn origin(from: &ImagePlace) -> Option<&str> {
     }
 }
 
-/// Brings an image into the store.
-fn fetch(store: &Store, client: &Client, from: &ImagePlace, platform: Option<&Platform>) -> Result<Descriptor> {
+/// Brings an image into the store, with all its platforms unless one is asked for.
+pub(crate) fn fetch(
+    store: &Store,
+    client: &Client,
+    from: &ImagePlace,
+    platform: Option<&Platform>,
+) -> Result<Descriptor> {
     let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
     let (source, wanted) = match from {
         ImagePlace::Store(name) => return choose(store, shelf::find(store, name)?.descriptor, platform),

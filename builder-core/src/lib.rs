@@ -10,6 +10,7 @@
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod image;
+mod index;
 
 mod builder;
 mod context;
@@ -40,9 +41,9 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
-    DockerfileSource, Entitlement, ImageForm, ImagePlace, ImageSummary, MediaTypes, Output, PlatformSplit, PullPolicy,
-    Secret, StepNetwork,
+    Added, BuildOutcome, BuildRequest, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
+    DockerfileSource, Entitlement, EntryChange, IfIndexExists, ImageForm, ImagePlace, ImageSummary, IndexChange,
+    MediaTypes, Output, PlatformSplit, PullPolicy, Secret, StepNetwork,
 };
 
 pub mod registries {

@@ -1,10 +1,16 @@
 //! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
 
+mod compression;
+mod place;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use compression::{Compression, CompressionKind};
+pub use place::{Added, EntryChange, IfIndexExists, ImagePlace, IndexChange};
 
 use crate::Digest;
 use crate::event::base64_bytes;
@@ -63,33 +69,6 @@ pub enum DockerfileInContext {
     Default,
     /// The one at this path.
     Path(String),
-}
-
-/// How layer blobs are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CompressionKind {
-    /// gzip, read by everything.
-    Gzip,
-    /// zstd, smaller and faster; containerd 1.5, Docker 23, Podman 2 or later read it.
-    Zstd,
-    /// A plain tar.
-    Uncompressed,
-}
-
-/// Codec and level of new layers. The bytes depend on these two and the content alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Compression {
-    /// The codec.
-    pub kind: CompressionKind,
-    /// gzip 0–9, zstd 1–22; `None` is the codec's default here.
-    pub level: Option<u8>,
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { kind: CompressionKind::Gzip, level: None }
-    }
 }
 
 /// Who defined the media types of an image.
@@ -231,37 +210,6 @@ impl Output {
                 | Self::RootfsTar { dest: Destination::Stdout, .. }
         )
     }
-}
-
-/// Where an image is, or shall be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ImagePlace {
-    /// A registry: `[HOST/]REPOSITORY[:TAG][@DIGEST]`.
-    Registry(String),
-    /// The store, by this name.
-    Store(String),
-    /// An OCI layout.
-    OciLayout {
-        /// The directory; made when missing.
-        path: PathBuf,
-        /// Tag, or digest of what is copied from there.
-        reference: Option<String>,
-    },
-    /// A tar of an OCI layout.
-    OciArchive {
-        /// The file; replaced as a whole.
-        path: PathBuf,
-        /// Tag, or digest of what is copied from there.
-        reference: Option<String>,
-    },
-    /// A tar for `docker load`, for one platform. Can only be written.
-    DockerArchive {
-        /// The file; replaced as a whole.
-        path: PathBuf,
-        /// Name of the image.
-        name: Option<String>,
-    },
 }
 
 /// When a base image is looked up in its registry although the store has it.

@@ -3,6 +3,7 @@
 mod build;
 mod doctor;
 mod import;
+mod manifest;
 mod registry;
 mod store;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
         Command::Copy(args) => registry::copy(builder, &args),
+        Command::Manifest(command) => manifest::run(builder, &command),
         Command::Tag(args) => registry::tag(&builder, &args),
         Command::LsTags(args) => registry::ls_tags(builder, &args),
         Command::Login(args) => registry::login(builder, &args),

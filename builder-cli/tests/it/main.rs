@@ -14,6 +14,7 @@ mod determinism;
 mod examples;
 mod fetch;
 mod image;
+mod manifest;
 mod memory;
 mod mounts;
 mod outputs;
