@@ -196,10 +196,11 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
 
-    /// Whether certificates must hold; with false http will do, too
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
-          default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) tls_verify: bool,
+    /// Whether certificates must hold; with false http will do, too [default: true, but for what registries.conf calls
+    /// insecure]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub(crate) tls_verify: Option<bool>,
 
     /// How often to try again what fails for a passing reason [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]

@@ -119,6 +119,11 @@ impl AuthFiles {
         Ok(())
     }
 
+    /// Names the helper for hosts that no file says anything about.
+    pub(crate) fn set_default_helper(&mut self, name: Option<String>) {
+        self.store = self.store.take().or(name);
+    }
+
     /// The hosts whose credentials a helper has.
     pub(crate) fn helper_hosts(&self) -> HelperHosts {
         HelperHosts { all: self.store.is_some(), hosts: self.helpers.keys().cloned().collect() }

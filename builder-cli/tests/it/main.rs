@@ -21,6 +21,7 @@ mod outputs;
 mod peers;
 mod platforms;
 mod property;
+mod registries_conf;
 mod registry;
 mod server;
 mod support;

@@ -23,7 +23,7 @@ fn gzip(tar: &[u8]) -> Vec<u8> {
 }
 
 /// Puts an image of busybox into the registry.
-fn add_base(registry: &Registry, repository: &str, tag: &str) {
+pub(crate) fn add_base(registry: &Registry, repository: &str, tag: &str) {
     let tar = busybox_rootfs();
     let layer = gzip(&tar);
     let config = json!({
