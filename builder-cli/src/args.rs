@@ -4,12 +4,14 @@
     reason = "doc comments are help texts here, where brackets mean what may be left out"
 )]
 
+mod creds;
 mod manifest;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub(crate) use creds::BuildCredsArgs;
 pub(crate) use manifest::{EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush};
 
 /// Build OCI images without a daemon and without root.
@@ -185,6 +187,9 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
 
     #[command(flatten)]
+    pub(crate) creds: BuildCredsArgs,
+
+    #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
 
@@ -256,6 +261,12 @@ pub(crate) struct CopyArgs {
     /// Only this platform, os/arch[/variant] [default: all that there are]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
+    /// Credentials for the registry that is copied from
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) src_creds: Option<String>,
+    /// Credentials for the registry that is copied to
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) dest_creds: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -67,6 +67,9 @@ pub(crate) struct ManifestCreate {
     /// Of an image with several platforms add all [default: the one for this machine]
     #[arg(long)]
     pub(crate) all: bool,
+    /// Credentials for the registry of the images
+    #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
+    pub(crate) creds: Vec<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
@@ -84,6 +87,9 @@ pub(crate) struct ManifestAdd {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) entry: EntryArgs,
+    /// Credentials for the registry of the images
+    #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
+    pub(crate) creds: Vec<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
@@ -141,6 +147,9 @@ pub(crate) struct ManifestPush {
     /// Remove the index from the store afterwards
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Credentials for the registry that is pushed to
+    #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
+    pub(crate) creds: Vec<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -30,6 +30,22 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     print(&outcome.digest.to_string())
 }
 
+/// The names that the image is pushed to.
+pub(crate) fn pushed_names(args: &BuildArgs) -> Result<Vec<String>, Failure> {
+    let mut names = if args.push { args.tags.clone() } else { Vec::new() };
+    for text in &args.outputs {
+        for output in output::parse(text)? {
+            match output {
+                Output::Registry { names: own, .. } if own.is_empty() => names.extend_from_slice(&args.tags),
+                Output::Registry { names: own, .. } => names.extend(own),
+                Output::Store { names: own, .. } if args.push => names.extend(own),
+                _ => {}
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// Standard input, where the context is that.
 fn spool(builder: &Builder, args: &BuildArgs) -> Result<Option<SpooledContext>, Failure> {
     if args.context != "-" {

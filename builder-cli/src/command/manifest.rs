@@ -1,5 +1,6 @@
 //! `builder manifest`
 
+use builder_core::registries::Access;
 use builder_core::{Added, Builder, Digest, EntryChange, IfIndexExists, ImagePlace, IndexChange};
 
 use super::print;
@@ -24,12 +25,33 @@ pub(crate) fn run(builder: Builder, command: &ManifestCommand) -> Result<(), Fai
     }
 }
 
-fn reaching(builder: Builder, args: &RegistryArgs) -> Result<Builder, Failure> {
-    registries::configure(builder, args, &Hosts::All)
+/// `names` are those of the images or the index that `--creds` is about.
+fn reaching(
+    builder: Builder,
+    args: &RegistryArgs,
+    creds: &[String],
+    access: Access,
+    names: &[String],
+) -> Result<Builder, Failure> {
+    registries::configure_and(builder, args, &Hosts::All, |credentials| {
+        registries::creds::add(credentials, "creds", creds, Some(access), names)
+    })
+}
+
+/// Those of `images` that come from registries, by name.
+fn remote(builder: &Builder, images: &[String]) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for image in images {
+        if let ImagePlace::Registry(name) = place(builder, image)? {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn create(builder: Builder, args: &ManifestCreate) -> Result<(), Failure> {
-    let builder = reaching(builder, &args.registry)?;
+    let names = remote(&builder, &args.images)?;
+    let builder = reaching(builder, &args.registry, &args.creds, Access::Pull, &names)?;
     let exists = match (args.amend, args.replace) {
         (true, _) => IfIndexExists::Amend,
         (_, true) => IfIndexExists::Replace,
@@ -44,7 +66,8 @@ fn create(builder: Builder, args: &ManifestCreate) -> Result<(), Failure> {
 }
 
 fn add(builder: Builder, args: &ManifestAdd) -> Result<(), Failure> {
-    let builder = reaching(builder, &args.registry)?;
+    let names = remote(&builder, &args.images)?;
+    let builder = reaching(builder, &args.registry, &args.creds, Access::Pull, &names)?;
     let changes = additions(&builder, &args.images, args.all, &entry(&args.entry)?)?;
     print(&builder.change_index(&args.name, &changes)?.to_string())
 }
@@ -132,15 +155,20 @@ fn exists(builder: &Builder, name: &str) -> Result<(), Failure> {
 }
 
 fn push(builder: Builder, args: &ManifestPush) -> Result<(), Failure> {
-    let builder = reaching(builder, &args.registry)?;
-    builder.read_index(&args.name)?;
     let dest = args.dest.as_deref().unwrap_or(&args.name);
-    let digest = match dest.strip_prefix("docker://") {
-        Some(name) => builder.push(&args.name, name)?,
-        None if dest.starts_with("oci:") || dest.starts_with("oci-archive:") => {
-            builder.copy(&ImagePlace::Store(args.name.clone()), &options::image_place(dest)?, None)?
-        }
-        None => builder.push(&args.name, dest)?,
+    let place = match dest.starts_with("oci:") || dest.starts_with("oci-archive:") {
+        true => options::image_place(dest)?,
+        false => ImagePlace::Registry(dest.strip_prefix("docker://").unwrap_or(dest).to_owned()),
+    };
+    let names: Vec<String> = match &place {
+        ImagePlace::Registry(name) => vec![name.clone()],
+        _ => Vec::new(),
+    };
+    let builder = reaching(builder, &args.registry, &args.creds, Access::Push, &names)?;
+    builder.read_index(&args.name)?;
+    let digest = match &place {
+        ImagePlace::Registry(name) => builder.push(&args.name, name)?,
+        place => builder.copy(&ImagePlace::Store(args.name.clone()), place, None)?,
     };
     if args.rm {
         builder.remove(&args.name)?;

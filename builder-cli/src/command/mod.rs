@@ -21,7 +21,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let builder = Builder::open(state_dir(args.state_dir)?)?;
     match args.command {
         Command::Build(args) => {
-            build::run(&registries::configure(builder, &args.registry, &registries::Hosts::All)?, &args)
+            let pushed = build::pushed_names(&args)?;
+            build::run(&registries::configure_build(builder, &args.registry, &args.creds, &pushed)?, &args)
         }
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),

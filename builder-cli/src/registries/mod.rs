@@ -2,6 +2,7 @@
 
 pub(crate) mod auth_file;
 mod conf;
+pub(crate) mod creds;
 mod helper;
 
 use std::path::PathBuf;
@@ -9,11 +10,11 @@ use std::time::Duration;
 
 use builder_core::Builder;
 use builder_core::registries::{
-    ClientConfig, Credential, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy, Roots,
-    Secret, VerifyTls,
+    Access, ClientConfig, Credential, Credentials, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule,
+    RetryPolicy, Roots, Secret, VerifyTls,
 };
 
-use crate::args::RegistryArgs;
+use crate::args::{BuildCredsArgs, RegistryArgs};
 use crate::failure::Failure;
 use auth_file::AuthFiles;
 use conf::{Insecure, RegistriesConf};
@@ -46,11 +47,22 @@ fn home() -> Option<PathBuf> {
 /// Gives `builder` all that is known about registries. Files of credentials are read, programs are only started when a
 /// registry asks who is there.
 pub(crate) fn configure(builder: Builder, args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<Builder, Failure> {
+    configure_and(builder, args, hosts, |_| Ok(()))
+}
+
+/// As [`configure`], with what the command line itself says about credentials.
+pub(crate) fn configure_and(
+    builder: Builder,
+    args: &RegistryArgs,
+    hosts: &Hosts<'_>,
+    add: impl FnOnce(&mut Credentials) -> Result<(), Failure>,
+) -> Result<Builder, Failure> {
     let mut files = AuthFiles::read(args.authfile.as_deref())?;
     let conf = RegistriesConf::read()?;
     files.set_default_helper(conf.helper.clone());
     let mut config = base_config(args, hosts, &conf)?;
     config.credentials = files.credentials.clone();
+    add(&mut config.credentials)?;
     config.helpers = files.helper_hosts();
     Ok(builder.registries(config).credential_source(move |host| files.ask_helper(host)))
 }
@@ -65,6 +77,24 @@ pub(crate) fn configure_with(
     let mut config = base_config(args, &Hosts::One(host), &RegistriesConf::read()?)?;
     config.credentials.insert(host, None, credential);
     Ok(builder.registries(config))
+}
+
+/// The credentials of a build: `--creds`, `--pull-creds`, `--push-creds` and `--push-authfile`. `pushed` are the names
+/// that it pushes to.
+pub(crate) fn configure_build(
+    builder: Builder,
+    registry: &RegistryArgs,
+    args: &BuildCredsArgs,
+    pushed: &[String],
+) -> Result<Builder, Failure> {
+    configure_and(builder, registry, &Hosts::All, |credentials| {
+        if let Some(path) = &args.push_authfile {
+            AuthFiles::read_for_push(path, credentials)?;
+        }
+        creds::add(credentials, "creds", &args.creds, None, pushed)?;
+        creds::add(credentials, "pull-creds", &args.pull_creds, Some(Access::Pull), &[])?;
+        creds::add(credentials, "push-creds", &args.push_creds, Some(Access::Push), pushed)
+    })
 }
 
 /// Everything but credentials.

@@ -10,6 +10,7 @@ mod cache;
 mod command_line;
 mod concurrent;
 mod crash;
+mod creds;
 mod determinism;
 mod examples;
 mod fetch;
