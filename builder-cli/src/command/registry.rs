@@ -1,6 +1,7 @@
 //! `builder push`, `pull`, `copy`, `tag`, `ls-tags`, `login` and `logout`
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::slice::from_ref;
 
 use builder_core::registries::{Access, Credential, Secret};
 use builder_core::{Builder, ImagePlace};
@@ -46,7 +47,7 @@ pub(crate) fn copy(builder: Builder, args: &CopyArgs) -> Result<(), Failure> {
             let ImagePlace::Registry(name) = place else {
                 return Err(Failure::usage(format!("--{option}, but that is no registry")));
             };
-            registries::creds::add(credentials, option, &[text.clone()], Some(access), &[name.clone()])?;
+            registries::creds::add(credentials, option, from_ref(text), Some(access), from_ref(name))?;
         }
         Ok(())
     })?;

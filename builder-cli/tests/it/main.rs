@@ -22,6 +22,7 @@ mod outputs;
 mod peers;
 mod platforms;
 mod property;
+mod push;
 mod registries_conf;
 mod registry;
 mod server;
