@@ -252,10 +252,10 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, Parser)]
 pub(crate) struct CopyArgs {
-    /// docker://NAME, store:NAME, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    /// docker://NAME, store:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// The same, or docker-archive:FILE[:NAME]
+    /// The same
     #[arg(value_name = "TO")]
     pub(crate) to: String,
     /// Only this platform, os/arch[/variant] [default: all that there are]

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use crate::digest::Digest;
 use crate::distribute::{blobs_of, push_error, reference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push};
+use crate::export::{self, Push, Sender};
 use crate::image::{
-    ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, is_index,
+    ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, import_docker_archive,
+    is_index,
 };
 use crate::registry::Client;
 use crate::request::{ImagePlace, PullPolicy};
@@ -64,8 +65,13 @@ pub(crate) fn fetch(
         }
         ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
         ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
-        ImagePlace::DockerArchive { .. } => {
-            return Err(Error::new(ErrorKind::Request, "an archive for Docker can be written, but not copied from"));
+        ImagePlace::DockerArchive { path, name } => {
+            let full = name.as_deref().map(reference).transpose()?.map(|name| name.to_string());
+            let is_wanted = |tag: &str| match &full {
+                Some(full) => reference(tag).is_ok_and(|tag| tag.to_string() == *full),
+                None => true,
+            };
+            return import_docker_archive(store, path, full.as_deref(), &is_wanted).map_err(source_error);
         }
     };
     let source = source.map_err(source_error)?;
@@ -109,7 +115,7 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
             let origin = origin.map(reference).transpose()?;
             let origins: HashMap<_, _> =
                 blobs_of(store, &image)?.into_iter().map(|blob| (blob, origin.iter().cloned().collect())).collect();
-            let push = Push { store, client, image: &image, origins: &origins };
+            let push = Push { sender: &Sender::new(store, client, &origins), image: &image };
             push.run(&[reference(name)?]).map_err(|error| push_error(&error))
         }
         ImagePlace::OciLayout { path, .. } => written(export::export_layout(store, unnamed, path)),

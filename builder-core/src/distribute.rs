@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push};
+use crate::export::{self, Push, Sender};
 use crate::image::{Descriptor, Platform};
 use crate::plan::{ImageName, ImageResolver as _};
 use crate::registry::{self, Client, ClientConfig, Credential, Reference};
@@ -64,7 +64,7 @@ pub(crate) fn push(store: &Store, client: &Client, name: &str, dest: &str) -> Re
     let origin = image.name.parse::<Reference>().ok();
     let blobs = blobs_of(store, &image.descriptor)?;
     let origins: HashMap<_, _> = blobs.into_iter().map(|blob| (blob, origin.clone().into_iter().collect())).collect();
-    let push = Push { store, client, image: &image.descriptor, origins: &origins };
+    let push = Push { sender: &Sender::new(store, client, &origins), image: &image.descriptor };
     push.run(&[target]).map_err(|error| push_error(&error))?;
     Ok(image.descriptor.digest)
 }

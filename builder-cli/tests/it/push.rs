@@ -1,6 +1,8 @@
 //! Pushes that are cut off: what a registry then has, and what the next push makes of it.
 
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -45,6 +47,42 @@ fn a_push_that_is_killed_at_any_moment_is_done_by_the_next() {
         let tagged = count(&lines, &format!("PUT /v2/app{number}/manifests/tag"));
         assert!((1..=2).contains(&tagged), "{number}: {lines:#?}");
     }
+}
+
+#[test]
+fn a_layer_is_sent_while_the_next_is_made() {
+    let env = Env::new();
+    env.import_busybox();
+    let registry = Registry::start();
+    let gate = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gate.local_addr().unwrap().port();
+    env.file("first", "first\n");
+    // The second step ends when somebody has taken its call.
+    env.file(
+        "Dockerfile",
+        format!("FROM busybox\nCOPY first /\nRUN busybox nc 127.0.0.1 {port} </dev/null; echo > /second\n"),
+    );
+    let name = format!("{}/app:1", registry.host());
+    let args = ["build", "-q", "-t", &name, "--push", "context"];
+    let build = env.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Long after the step has called; a build that waits for it would wait forever.
+    let patience = Instant::now() + Duration::from_secs(60);
+    let call = gate.accept().unwrap();
+    let mut log = Vec::new();
+    let sent = |log: &[String]| count(log, "PUT /v2/app/blobs/uploads/");
+    while sent(&log) < 2 && Instant::now() < patience {
+        log.extend(registry.take_lines());
+        std::thread::yield_now();
+    }
+    drop(call);
+    let run = Run::of(&build.wait_with_output().unwrap());
+    run.ok();
+    assert_eq!(sent(&log), 2, "the base and the copy: {log:#?}\n{}", run.stderr);
+    assert_eq!(count(&log, "manifests"), 0, "nothing has a name before the build is over: {log:#?}");
+    log.extend(registry.take_lines());
+    assert_eq!((sent(&log), count(&log, "HEAD /v2/app/blobs/")), (4, 4), "each is sent and asked for once: {log:#?}");
+    assert_eq!(log.last().unwrap(), "PUT /v2/app/manifests/1");
+    assert_eq!(registry.missing(), Vec::<String>::new());
 }
 
 #[test]

@@ -6,11 +6,13 @@ use super::assemble::{Product, Solved};
 use super::output::{self, Outputs};
 use super::platforms::Platforms;
 use super::task::HostFacts;
+use super::uploads::Uploading;
 use super::{Cancel, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
+use crate::export::Sender;
 use crate::fetch::Fetcher;
 use crate::image::{Platform, rfc3339};
 use crate::plan::{self, BuildGraph, NamedContext, Op, PlanRequest, RootInput, TargetImage};
@@ -78,11 +80,19 @@ pub(super) fn run(
     let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
     // Steps wait for networks and for each other more than they compute.
     let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+    let origins = images.origins();
+    let sender = Sender::new(store, client, &origins);
+    let uploading = Uploading::new(&worker, &graph, request, options.compression, &targets);
+    let solving = SolveOptions { jobs, no_cache: request.no_cache };
     let outputs = std::thread::scope(|scope| {
-        let check = scope.spawn(|| check_push(client, &targets, cancel));
-        let outputs = solve(&inputs, &worker, SolveOptions { jobs, no_cache: request.no_cache }, events);
+        let sent = scope.spawn(|| check_push(client, &targets, cancel).map(|()| uploading.send(&sender)));
+        let outputs = solve(&inputs, &uploading, solving, events);
+        if outputs.is_err() {
+            sender.stop();
+        }
+        uploading.close();
         // That an image cannot be pushed ends the build, whatever else then fails.
-        check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         outputs.map_err(|failure| locate(failure, &graph, &source))
     })?;
 
@@ -99,17 +109,15 @@ pub(super) fn run(
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
-    let origins = images.origins();
     let outputs = Outputs {
         store,
-        client,
         names: &names,
         product: &product,
         platforms: &platforms,
         main: &assembled,
         options: &options,
         compression: request.compression,
-        origins: &origins,
+        sender: &sender,
         events,
     };
     let mut written = Vec::new();

@@ -10,6 +10,7 @@ mod contexts;
 mod output;
 mod platforms;
 mod task;
+mod uploads;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

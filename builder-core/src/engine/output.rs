@@ -1,16 +1,14 @@
 //! The outputs of a build: which image goes where.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::assemble::{Assembled, Product, Solved};
 use super::platforms::{Platforms, directory_name};
-use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::export::{self, Push, Rootfs};
+use crate::export::{self, Push, Rootfs, Sender};
 use crate::layer::LayerOptions;
-use crate::registry::{Client, Reference};
+use crate::registry::Reference;
 use crate::request::{BuildRequest, Compression, ImageForm, Output, PlatformSplit};
 use crate::store::Store;
 use crate::worker::WorkerOptions;
@@ -18,7 +16,6 @@ use crate::worker::WorkerOptions;
 /// What all outputs of a build share.
 pub(super) struct Outputs<'a> {
     pub(super) store: &'a Store,
-    pub(super) client: &'a Client,
     /// Full names of the request.
     pub(super) names: &'a [String],
     pub(super) product: &'a Product<'a>,
@@ -28,8 +25,8 @@ pub(super) struct Outputs<'a> {
     pub(super) options: &'a WorkerOptions,
     /// That of the request.
     pub(super) compression: Option<Compression>,
-    /// Where blobs are known to be.
-    pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
+    /// Knows what is at registries already.
+    pub(super) sender: &'a Sender<'a>,
     pub(super) events: &'a (dyn Fn(Event) + Sync),
 }
 
@@ -157,7 +154,7 @@ impl Outputs<'_> {
             Ok(if by_digest { reference.with_digest(image.descriptor.digest) } else { reference })
         };
         let targets: Vec<Reference> = names.iter().map(target).collect::<Result<_, Error>>()?;
-        let push = Push { store: self.store, client: self.client, image: &image.descriptor, origins: self.origins };
+        let push = Push { sender: self.sender, image: &image.descriptor };
         push.run(&targets).map_err(failed)
     }
 

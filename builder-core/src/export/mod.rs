@@ -28,7 +28,7 @@ use crate::store::{self, Store};
 
 pub(crate) use archive::{export_archive, export_docker_archive};
 pub(crate) use layout::export_layout;
-pub(crate) use registry::Push;
+pub(crate) use registry::{Push, Sender};
 pub(crate) use rootfs::{Rootfs, write_tar};
 
 /// An export failed. The destination is as it was.

@@ -26,11 +26,11 @@ pub enum ImagePlace {
         /// Tag, or digest of what is copied from there.
         reference: Option<String>,
     },
-    /// A tar for `docker load`, for one platform. Can only be written.
+    /// A tar for `docker load`, for one platform.
     DockerArchive {
         /// The file; replaced as a whole.
         path: PathBuf,
-        /// Name of the image.
+        /// Name of the image; without one the only image is copied from there.
         name: Option<String>,
     },
 }
