@@ -84,17 +84,11 @@ pub(super) fn run(
     let sender = Sender::new(store, client, &origins);
     let uploading = Uploading::new(&worker, &graph, request, options.compression, &targets);
     let solving = SolveOptions { jobs, no_cache: request.no_cache };
-    let outputs = std::thread::scope(|scope| {
-        let sent = scope.spawn(|| check_push(client, &targets, cancel).map(|()| uploading.send(&sender)));
-        let outputs = solve(&inputs, &uploading, solving, events);
-        if outputs.is_err() {
-            sender.stop();
-        }
-        uploading.close();
-        // That an image cannot be pushed ends the build, whatever else then fails.
-        sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        outputs.map_err(|failure| locate(failure, &graph, &source))
-    })?;
+    let outputs = uploading.during(
+        &sender,
+        || check_push(client, &targets, cancel),
+        || solve(&inputs, &uploading, solving, events).map_err(|failure| locate(failure, &graph, &source)),
+    )?;
 
     worker.save_caches();
     let image = |target| {
@@ -120,10 +114,7 @@ pub(super) fn run(
         sender: &sender,
         events,
     };
-    let mut written = Vec::new();
-    for output in &request.outputs {
-        written.extend(outputs.write(output)?);
-    }
+    let written = outputs.write_all(&request.outputs)?;
     store.sync().map_err(|e| name_error(&e))?;
     if let Some(max) = request.cache_max {
         store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;

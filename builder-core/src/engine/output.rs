@@ -82,8 +82,17 @@ pub(super) fn check(request: &BuildRequest) -> Result<Vec<Reference>, Error> {
 }
 
 impl Outputs<'_> {
+    /// Writes all outputs in their order. Returns the images of those that have one.
+    pub(super) fn write_all(&self, outputs: &[Output]) -> Result<Vec<Assembled>, Error> {
+        let mut written = Vec::new();
+        for output in outputs {
+            written.extend(self.write(output)?);
+        }
+        Ok(written)
+    }
+
     /// Writes one output. Returns the image of the outputs that have one.
-    pub(super) fn write(&self, output: &Output) -> Result<Option<Assembled>, Error> {
+    fn write(&self, output: &Output) -> Result<Option<Assembled>, Error> {
         let assembled = match output.form() {
             Some(form) => Some(self.assembled(form)?),
             None => None,

@@ -71,8 +71,28 @@ impl<'a, 'w> Uploading<'a, 'w> {
         }
     }
 
+    /// Sends what comes while `solve` works, once `check` has found that it may. That it may not ends the build, whatever
+    /// else then fails.
+    pub(super) fn during<T>(
+        &self,
+        sender: &Sender<'_>,
+        check: impl FnOnce() -> Result<(), Error> + Send,
+        solve: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| check().map(|()| self.send(sender)));
+            let solved = solve();
+            if solved.is_err() {
+                sender.stop();
+            }
+            self.close();
+            sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            solved
+        })
+    }
+
     /// Sends what comes until [`close`](Self::close).
-    pub(super) fn send(&self, sender: &Sender<'_>) {
+    fn send(&self, sender: &Sender<'_>) {
         let next = || self.layers.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
         let work = || {
             while let Some(layer) = next() {
@@ -92,7 +112,7 @@ impl<'a, 'w> Uploading<'a, 'w> {
     }
 
     /// Says that no more layers come. What is not being sent yet is left to the push.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Whoever waits for a layer holds the lock; it is given up now that none can come.
         let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);

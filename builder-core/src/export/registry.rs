@@ -15,6 +15,9 @@ use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::registry::{self, Client, Reference, Upload};
 use crate::store::Store;
 
+/// Whether something is done; locked while it is being done.
+type Slot = Arc<Mutex<bool>>;
+
 /// Blobs on their way to registries, each once a repository, however often it is asked for.
 #[derive(Debug)]
 pub(crate) struct Sender<'a> {
@@ -23,7 +26,7 @@ pub(crate) struct Sender<'a> {
     /// Where blobs are known to be already.
     origins: &'a HashMap<Digest, Vec<Reference>>,
     /// Whether a blob is there, by repository. Locked while it is sent: images of several platforms have some in common.
-    sent: Mutex<HashMap<(String, Digest), Arc<Mutex<bool>>>>,
+    sent: Mutex<HashMap<(String, Digest), Slot>>,
     stopped: Arc<AtomicBool>,
 }
 
