@@ -1,6 +1,4 @@
 //! Indexes of the store, for embedders.
-//!
-//! [`ErrorKind::Request`]: crate::ErrorKind::Request
 
 use super::Builder;
 use crate::Digest;
@@ -14,7 +12,7 @@ impl Builder {
     /// Whether the store has an image or index of this name or digest.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] for a bad name, [`ErrorKind::Store`].
+    /// [`Request`](crate::ErrorKind::Request) for a bad name, [`Store`](crate::ErrorKind::Store).
     pub fn has_image(&self, name: &str) -> Result<bool> {
         shelf::has(&self.store()?, name)
     }
@@ -22,8 +20,8 @@ impl Builder {
     /// Makes an index of images under a name of the store. Returns its digest.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] for a bad name, one that is taken or an image that is not there,
-    /// [`ErrorKind::Registry`], [`ErrorKind::Store`].
+    /// [`Request`](crate::ErrorKind::Request) for a bad name, one that is taken or an image that is not there,
+    /// [`Registry`](crate::ErrorKind::Registry), [`Store`](crate::ErrorKind::Store).
     pub fn create_index(&self, name: &str, exists: IfIndexExists, changes: &[IndexChange]) -> Result<Digest> {
         let (client, complaints) = self.client();
         let created = index::create(&self.store()?, &client, name, exists, changes);
@@ -33,8 +31,8 @@ impl Builder {
     /// Changes an index of the store, by all of `changes` or not at all. Returns its new digest.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] when there is no such index, or for a change that cannot be made,
-    /// [`ErrorKind::Registry`], [`ErrorKind::Store`].
+    /// [`Request`](crate::ErrorKind::Request) when there is no such index, or for a change that cannot be made,
+    /// [`Registry`](crate::ErrorKind::Registry), [`Store`](crate::ErrorKind::Store).
     pub fn change_index(&self, name: &str, changes: &[IndexChange]) -> Result<Digest> {
         let (client, complaints) = self.client();
         let changed = index::change(&self.store()?, &client, name, changes);
@@ -44,7 +42,7 @@ impl Builder {
     /// The bytes of an index of the store.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] when there is no such index, [`ErrorKind::Store`].
+    /// [`Request`](crate::ErrorKind::Request) when there is no such index, [`Store`](crate::ErrorKind::Store).
     pub fn read_index(&self, name: &str) -> Result<Vec<u8>> {
         let (client, _) = self.client();
         index::read(&self.store()?, &client, name)
