@@ -190,7 +190,8 @@ fn apply(entry: &mut Descriptor, change: &EntryChange) -> Result<()> {
         platform.architecture.clone_from(architecture);
     }
     // The variant of another processor says nothing about this one.
-    if variant.is_some() || architecture.is_some() {
+    let is_other = |old: &Platform| old.normalized().architecture != platform.normalized().architecture;
+    if variant.is_some() || entry.platform.as_ref().is_some_and(is_other) {
         platform.variant.clone_from(variant);
     }
     if os_version.is_some() {
@@ -277,6 +278,9 @@ mod tests {
         let change = EntryChange { architecture: Some("aarch64".to_owned()), ..EntryChange::default() };
         apply(&mut changed, &change).unwrap();
         assert_eq!(changed.platform.unwrap().to_string(), "linux/arm64", "the variant was that of arm");
+        let mut same = entry(1, Some("linux/arm/v6"));
+        apply(&mut same, &EntryChange { architecture: Some("arm".to_owned()), ..EntryChange::default() }).unwrap();
+        assert_eq!(same.platform.unwrap().to_string(), "linux/arm/v6", "it was chosen by that");
         let mut artifact = entry(1, None);
         apply(&mut artifact, &EntryChange::default()).unwrap();
         assert_eq!(artifact.platform, None);
