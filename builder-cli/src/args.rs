@@ -5,7 +5,9 @@
 )]
 
 mod check;
+mod creds;
 mod look;
+mod manifest;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ pub(crate) use look::{AnswerFormat, ContextArgs, ContextCommand, ContextLsArgs, 
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use check::{Call, CheckArgs, Method, ReportFormat};
+pub(crate) use creds::BuildCredsArgs;
+pub(crate) use manifest::{EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush};
 
 /// Build OCI images without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -57,6 +61,9 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Copy an image between registries, OCI layouts, archives and the store, byte for byte
     Copy(CopyArgs),
+    /// Put images of several platforms under one index
+    #[command(subcommand)]
+    Manifest(Box<ManifestCommand>),
     /// Give an image of the store further names
     Tag(TagArgs),
     /// List the tags of a repository
@@ -127,7 +134,8 @@ pub(crate) struct BuildArgs {
 
     /// Output, any number: type=oci|docker|tar,dest=FILE (- is standard output), type=oci,tar=false,dest=DIR,
     /// type=local,dest=DIR, type=registry,name=NAME, type=image,name=NAME[,push=true], type=cacheonly; for images
-    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true.
+    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true; for
+    /// files platform-split=BOOL.
     /// DIR alone is type=local, - alone is type=tar on standard output
     #[arg(short, long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
@@ -148,9 +156,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=22))]
     pub(crate) compression_level: Option<u8>,
 
-    /// Platform of the image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// Platform of the image, os/arch[/variant]; several, separated by commas, make an index [default: this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
 
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE] [default: the variable ID, else the file ID].
     /// HTTP_AUTH_TOKEN_<host>, HTTP_AUTH_HEADER_<host>, GIT_AUTH_TOKEN[.<host>] and GIT_AUTH_HEADER[.<host>] are for
@@ -220,7 +228,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub(crate) progress: ProgressMode,
 
-    /// Write the image ID (digest of the config) to this file
+    /// Write the image ID (digest of the config, or of the index) to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
 
@@ -241,6 +249,9 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
 
     #[command(flatten)]
+    pub(crate) creds: BuildCredsArgs,
+
+    #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
 
@@ -252,10 +263,11 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
 
-    /// Whether certificates must hold; with false http will do, too
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
-          default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) tls_verify: bool,
+    /// Whether certificates must hold; with false http will do, too [default: true, but for what registries.conf calls
+    /// insecure]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub(crate) tls_verify: Option<bool>,
 
     /// How often to try again what fails for a passing reason [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -302,15 +314,21 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, Parser)]
 pub(crate) struct CopyArgs {
-    /// docker://NAME, store:NAME, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    /// docker://NAME, store:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// The same, or docker-archive:FILE[:NAME]
+    /// The same
     #[arg(value_name = "TO")]
     pub(crate) to: String,
     /// Only this platform, os/arch[/variant] [default: all that there are]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
+    /// Credentials for the registry that is copied from
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) src_creds: Option<String>,
+    /// Credentials for the registry that is copied to
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) dest_creds: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -20,7 +20,12 @@ impl Failure {
 
     /// What was asked for was done, and found something: exit code 1, with nothing more to say.
     pub(crate) fn found() -> Self {
-        Self { code: 1, text: String::new() }
+        Self::absent(String::new())
+    }
+
+    /// What was asked about is not there: exit code 1.
+    pub(crate) fn absent(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
     }
 
     /// A file that this command writes could not be written: exit code 73.

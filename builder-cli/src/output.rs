@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use builder_core::{Compression, CompressionKind, Destination, ImageForm, MediaTypes, Output};
+use builder_core::{Compression, CompressionKind, Destination, ImageForm, MediaTypes, Output, PlatformSplit};
 
 use crate::failure::Failure;
 use crate::options::compression;
 
 /// The keys and the types that they mean something for.
-const KEYS: [(&str, &[&str]); 10] = [
+const KEYS: [(&str, &[&str]); 11] = [
     ("type", TYPES),
     ("dest", &["oci", "docker", "tar", "local"]),
     ("tar", &["oci"]),
@@ -19,6 +19,7 @@ const KEYS: [(&str, &[&str]); 10] = [
     ("compression-level", IMAGES),
     ("force-compression", IMAGES),
     ("oci-mediatypes", IMAGES),
+    ("platform-split", &["tar", "local"]),
 ];
 const TYPES: &[&str] = &["oci", "docker", "image", "registry", "tar", "local", "cacheonly"];
 const IMAGES: &[&str] = &["oci", "docker", "image", "registry"];
@@ -31,8 +32,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Output>, Failure> {
     {
         return match field.as_str() {
             "" => Err(Failure::usage("--output is empty")),
-            "-" => Ok(vec![Output::RootfsTar { dest: Destination::Stdout }]),
-            dir => Ok(vec![Output::RootfsDirectory { dest: dir.into() }]),
+            "-" => Ok(vec![Output::RootfsTar { dest: Destination::Stdout, split: PlatformSplit::Auto }]),
+            dir => Ok(vec![Output::RootfsDirectory { dest: dir.into(), split: PlatformSplit::Auto }]),
         };
     }
     Spec::read(&fields).and_then(Spec::outputs).map_err(|what| Failure::usage(format!("--output {text:?}: {what}")))
@@ -49,6 +50,7 @@ struct Spec {
     by_digest: bool,
     codec: Option<CompressionKind>,
     level: Option<u8>,
+    split: PlatformSplit,
     form: ImageForm,
 }
 
@@ -92,6 +94,9 @@ impl Spec {
             "compression" => self.codec = Some(codec(value).ok_or_else(|| format!("no codec {value:?}"))?),
             "compression-level" => self.level = Some(value.parse().map_err(|_| format!("{value:?} is no level"))?),
             "force-compression" => self.form.force_compression = bool()?,
+            "platform-split" => {
+                self.split = if bool()? { PlatformSplit::Always } else { PlatformSplit::Never };
+            }
             "oci-mediatypes" => {
                 self.form.media_types = if bool()? { MediaTypes::Oci } else { MediaTypes::Docker };
             }
@@ -105,14 +110,14 @@ impl Spec {
 
     fn outputs(mut self) -> Result<Vec<Output>, String> {
         self.form.compression = self.compression()?;
-        let Self { form, by_digest, .. } = self;
+        let Self { form, by_digest, split, .. } = self;
         let names = self.names.clone();
         let output = match self.kind.as_str() {
             "oci" if self.no_tar => Output::OciLayout { dest: self.directory()?, form },
             "oci" => Output::OciArchive { dest: self.destination()?, form },
             "docker" => Output::DockerArchive { dest: self.destination()?, names, form },
-            "tar" => Output::RootfsTar { dest: self.destination()? },
-            "local" => Output::RootfsDirectory { dest: self.directory()? },
+            "tar" => Output::RootfsTar { dest: self.destination()?, split },
+            "local" => Output::RootfsDirectory { dest: self.directory()?, split },
             "cacheonly" => Output::CacheOnly,
             "registry" if self.push == Some(false) => {
                 return Err("type=registry pushes; without that write type=image".to_owned());
@@ -218,10 +223,17 @@ mod tests {
                 vec![Output::Registry { names: names(&["x"]), form, by_digest: true }],
             ),
             ("type=image,name=x", vec![Output::Store { names: names(&["x"]), form }]),
-            ("type=tar,dest=r.tar", vec![Output::RootfsTar { dest: file("r.tar") }]),
-            ("-", vec![Output::RootfsTar { dest: Destination::Stdout }]),
-            ("out", vec![Output::RootfsDirectory { dest: "out".into() }]),
-            ("type=local,dest=out", vec![Output::RootfsDirectory { dest: "out".into() }]),
+            ("type=tar,dest=r.tar", vec![Output::RootfsTar { dest: file("r.tar"), split: PlatformSplit::Auto }]),
+            ("-", vec![Output::RootfsTar { dest: Destination::Stdout, split: PlatformSplit::Auto }]),
+            ("out", vec![Output::RootfsDirectory { dest: "out".into(), split: PlatformSplit::Auto }]),
+            (
+                "type=local,dest=out,platform-split=true",
+                vec![Output::RootfsDirectory { dest: "out".into(), split: PlatformSplit::Always }],
+            ),
+            (
+                "type=tar,dest=r.tar,platform-split=false",
+                vec![Output::RootfsTar { dest: file("r.tar"), split: PlatformSplit::Never }],
+            ),
             ("type=cacheonly", vec![Output::CacheOnly]),
         ] {
             assert_eq!(parse(text).unwrap(), outputs, "{text}");

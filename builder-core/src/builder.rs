@@ -1,6 +1,7 @@
 //! The public face: a [`Builder`] is a state directory and a way to start build processes. No daemon, nothing open
 //! between two calls.
 
+mod indexes;
 mod look;
 mod offline;
 

@@ -3,14 +3,13 @@
 //! What comes from elsewhere lies in the store on its way, where the next copy finds it, and is freed like all that has
 //! no name. Needs no build process.
 
-use std::collections::HashMap;
-
 use crate::digest::Digest;
 use crate::distribute::{blobs_of, push_error, reference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push};
+use crate::export::{self, Push, Sender};
 use crate::image::{
-    ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, is_index,
+    ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, import_docker_archive,
+    is_index,
 };
 use crate::registry::Client;
 use crate::request::{ImagePlace, PullPolicy};
@@ -48,8 +47,13 @@ fn origin(from: &ImagePlace) -> Option<&str> {
     }
 }
 
-/// Brings an image into the store.
-fn fetch(store: &Store, client: &Client, from: &ImagePlace, platform: Option<&Platform>) -> Result<Descriptor> {
+/// Brings an image into the store, with all its platforms unless one is asked for.
+pub(crate) fn fetch(
+    store: &Store,
+    client: &Client,
+    from: &ImagePlace,
+    platform: Option<&Platform>,
+) -> Result<Descriptor> {
     let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
     let (source, wanted) = match from {
         ImagePlace::Store(name) => return choose(store, shelf::find(store, name)?.descriptor, platform),
@@ -59,8 +63,13 @@ fn fetch(store: &Store, client: &Client, from: &ImagePlace, platform: Option<&Pl
         }
         ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
         ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
-        ImagePlace::DockerArchive { .. } => {
-            return Err(Error::new(ErrorKind::Request, "an archive for Docker can be written, but not copied from"));
+        ImagePlace::DockerArchive { path, name } => {
+            let full = name.as_deref().map(reference).transpose()?.map(|name| name.to_string());
+            let is_wanted = |tag: &str| match &full {
+                Some(full) => reference(tag).is_ok_and(|tag| tag.to_string() == *full),
+                None => true,
+            };
+            return import_docker_archive(store, path, full.as_deref(), &is_wanted).map_err(source_error);
         }
     };
     let source = source.map_err(source_error)?;
@@ -102,9 +111,9 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
         }
         ImagePlace::Registry(name) => {
             let origin = origin.map(reference).transpose()?;
-            let origins: HashMap<_, _> =
-                blobs_of(store, &image)?.into_iter().map(|blob| (blob, origin.iter().cloned().collect())).collect();
-            let push = Push { store, client, image: &image, origins: &origins };
+            let blobs = blobs_of(store, &image)?;
+            let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
+            let push = Push { sender: &Sender::new(store, client, &origins), image: &image };
             push.run(&[reference(name)?]).map_err(|error| push_error(&error))
         }
         ImagePlace::OciLayout { path, .. } => written(export::export_layout(store, unnamed, path)),

@@ -1,12 +1,11 @@
 //! Images between the store and registries, without a build. Needs no build process: only files that belong to the
 //! caller are touched.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push};
+use crate::export::{self, Push, Sender};
 use crate::image::{Descriptor, Platform};
 use crate::plan::{ImageName, ImageResolver as _};
 use crate::registry::{self, Client, ClientConfig, Credential, Reference};
@@ -63,8 +62,8 @@ pub(crate) fn push(store: &Store, client: &Client, name: &str, dest: &str) -> Re
     // Where it was pulled from may be a repository of the same registry.
     let origin = image.name.parse::<Reference>().ok();
     let blobs = blobs_of(store, &image.descriptor)?;
-    let origins: HashMap<_, _> = blobs.into_iter().map(|blob| (blob, origin.clone().into_iter().collect())).collect();
-    let push = Push { store, client, image: &image.descriptor, origins: &origins };
+    let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
+    let push = Push { sender: &Sender::new(store, client, &origins), image: &image.descriptor };
     push.run(&[target]).map_err(|error| push_error(&error))?;
     Ok(image.descriptor.digest)
 }

@@ -29,6 +29,7 @@ mod error;
 mod event;
 mod export;
 mod fetch;
+mod index;
 mod inventory;
 mod layer;
 mod plan;
@@ -53,9 +54,10 @@ pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use inventory::{ContextEntry, ContextEntryKind, ContextInventory, IgnoreDecision, IgnoreRule, PathVerdict};
 pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
-    BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget, Compression, CompressionKind,
-    ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement, ImageForm, ImagePlace,
-    ImageSummary, MediaTypes, Output, PullPolicy, Secret, StepNetwork,
+    Added, BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget, Compression, CompressionKind,
+    ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement, EntryChange, IfIndexExists,
+    ImageForm, ImagePlace, ImageSummary, IndexChange, MediaTypes, Output, PlatformSplit, PullPolicy, Secret,
+    StepNetwork,
 };
 pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 

@@ -1,6 +1,8 @@
 //! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
 
 mod cache;
+mod compression;
+mod place;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +11,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use cache::{CacheMode, CachePlace, CacheSource, CacheTarget};
+pub use compression::{Compression, CompressionKind};
+pub use place::{Added, EntryChange, IfIndexExists, ImagePlace, IndexChange};
 
 use crate::Digest;
 use crate::event::base64_bytes;
@@ -69,33 +73,6 @@ pub enum DockerfileInContext {
     Path(String),
 }
 
-/// How layer blobs are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CompressionKind {
-    /// gzip, read by everything.
-    Gzip,
-    /// zstd, smaller and faster; containerd 1.5, Docker 23, Podman 2 or later read it.
-    Zstd,
-    /// A plain tar.
-    Uncompressed,
-}
-
-/// Codec and level of new layers. The bytes depend on these two and the content alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Compression {
-    /// The codec.
-    pub kind: CompressionKind,
-    /// gzip 0–9, zstd 1–22; `None` is the codec's default here.
-    pub level: Option<u8>,
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { kind: CompressionKind::Gzip, level: None }
-    }
-}
-
 /// Who defined the media types of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -135,6 +112,19 @@ impl std::fmt::Display for Destination {
             Self::Stdout => f.write_str("-"),
         }
     }
+}
+
+/// Whether the files of each platform are in a directory of their own, `linux_amd64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformSplit {
+    /// If there are several.
+    #[default]
+    Auto,
+    /// Also where there is one.
+    Always,
+    /// Never; a file that two platforms have is an error.
+    Never,
 }
 
 /// Where the image goes besides the store. Names are those of the request where an output has none of its own.
@@ -185,12 +175,16 @@ pub enum Output {
     RootfsTar {
         /// Where to.
         dest: Destination,
+        /// A directory for each platform.
+        split: PlatformSplit,
     },
     /// `type=local`: the files of the root filesystem, owned by whoever builds. What the directory already holds stays
     /// unless a file of the image has its name.
     RootfsDirectory {
         /// The directory; made when missing.
         dest: PathBuf,
+        /// A directory for each platform.
+        split: PlatformSplit,
     },
     /// `type=cacheonly`: nowhere; the steps are done and remembered.
     CacheOnly,
@@ -215,40 +209,9 @@ impl Output {
             self,
             Self::OciArchive { dest: Destination::Stdout, .. }
                 | Self::DockerArchive { dest: Destination::Stdout, .. }
-                | Self::RootfsTar { dest: Destination::Stdout }
+                | Self::RootfsTar { dest: Destination::Stdout, .. }
         )
     }
-}
-
-/// Where an image is, or shall be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ImagePlace {
-    /// A registry: `[HOST/]REPOSITORY[:TAG][@DIGEST]`.
-    Registry(String),
-    /// The store, by this name.
-    Store(String),
-    /// An OCI layout.
-    OciLayout {
-        /// The directory; made when missing.
-        path: PathBuf,
-        /// Tag, or digest of what is copied from there.
-        reference: Option<String>,
-    },
-    /// A tar of an OCI layout.
-    OciArchive {
-        /// The file; replaced as a whole.
-        path: PathBuf,
-        /// Tag, or digest of what is copied from there.
-        reference: Option<String>,
-    },
-    /// A tar for `docker load`, for one platform. Can only be written.
-    DockerArchive {
-        /// The file; replaced as a whole.
-        path: PathBuf,
-        /// Name of the image.
-        name: Option<String>,
-    },
 }
 
 /// When a base image is looked up in its registry although the store has it.
@@ -341,8 +304,8 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// Outputs besides the store.
     pub outputs: Vec<Output>,
-    /// Platform of the image, `os/arch[/variant]`; this machine's by default.
-    pub platform: Option<String>,
+    /// Platforms of the image, `os/arch[/variant]`; this machine's by default. Several make an index.
+    pub platforms: Vec<String>,
     /// Compression of new layers; without it that of the first output that names one, else gzip.
     pub compression: Option<Compression>,
     /// Run every step although a result is there.
@@ -409,7 +372,7 @@ impl BuildRequest {
             labels: Vec::new(),
             tags: Vec::new(),
             outputs: Vec::new(),
-            platform: None,
+            platforms: Vec::new(),
             compression: None,
             no_cache: false,
             pull: PullPolicy::Missing,
@@ -438,16 +401,23 @@ impl BuildRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BuildOutcome {
-    /// Digest of the manifest.
+    /// Digest of the manifest, or of the index.
     pub digest: Digest,
-    /// Digest of the image config, the image ID.
-    pub config_digest: Digest,
-    /// Media type of the manifest.
+    /// Digest of the image config; an index has none.
+    pub config_digest: Option<Digest>,
+    /// Media type of the manifest or index.
     pub media_type: String,
-    /// Size of the manifest in bytes.
+    /// Size of the manifest or index in bytes.
     pub size: u64,
     /// Names under which the store holds it, fully qualified.
     pub names: Vec<String>,
+}
+
+impl BuildOutcome {
+    /// The image ID: the digest of the config, of an index that of the index itself.
+    pub fn image_id(&self) -> Digest {
+        self.config_digest.unwrap_or(self.digest)
+    }
 }
 
 /// An image of the store.

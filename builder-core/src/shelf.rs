@@ -133,6 +133,13 @@ fn config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
     ImageConfig::parse(&bytes).map_err(|e| store_error(&e))
 }
 
+/// Whether there is an image of that name or digest.
+pub(crate) fn has(store: &Store, name: &str) -> Result<bool> {
+    let full = name.parse::<Digest>().map(|digest| digest.to_string()).or_else(|_| full_name(name))?;
+    let images = store.images().map_err(|e| store_error(&e))?;
+    Ok(images.iter().any(|image| image.name == full || image.descriptor.digest.to_string() == full))
+}
+
 /// The image of that name or digest.
 pub(crate) fn find(store: &Store, name: &str) -> Result<StoredImage> {
     let images = store.images().map_err(|e| store_error(&e))?;

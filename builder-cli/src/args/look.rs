@@ -10,17 +10,19 @@ use super::{Args, BuildArgs};
 
 /// Options of `build` that decide which steps there are and what their keys are. The others say where the image goes,
 /// which a plan makes none of: they are refused, so that nobody waits for what they ask for.
-const OF_A_PLAN: [&str; 22] = [
+const OF_A_PLAN: [&str; 24] = [
     "context",
     "file",
     "target",
     "build_args",
+    "build_arg_files",
     "build_contexts",
-    "platform",
+    "platforms",
     "pull",
     "secrets",
     "ssh",
     "allow",
+    "cdi_spec_dirs",
     "network",
     "no_cache",
     "jobs",

@@ -36,6 +36,22 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     print(&outcome.digest.to_string())
 }
 
+/// The names that the image is pushed to.
+pub(crate) fn pushed_names(args: &BuildArgs) -> Result<Vec<String>, Failure> {
+    let mut names = if args.push { args.tags.clone() } else { Vec::new() };
+    for text in &args.outputs {
+        for output in output::parse(text)? {
+            match output {
+                Output::Registry { names: own, .. } if own.is_empty() => names.extend_from_slice(&args.tags),
+                Output::Registry { names: own, .. } => names.extend(own),
+                Output::Store { names: own, .. } if args.push => names.extend(own),
+                _ => {}
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// Standard input, where the context is that.
 pub(super) fn spool(builder: &Builder, args: &BuildArgs) -> Result<Option<SpooledContext>, Failure> {
     if args.context != "-" {
@@ -122,7 +138,7 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
     request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);
-    request.platform.clone_from(&args.platform);
+    request.platforms.clone_from(&args.platforms);
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
     for text in &args.cache_from {
@@ -257,15 +273,17 @@ fn text(bytes: &[u8], name: &str) -> Result<String, Failure> {
 /// `--iidfile` and `--metadata-file`, with the keys of `docker buildx build`.
 fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
     if let Some(path) = &args.iidfile {
-        write(path, &outcome.config_digest.to_string())?;
+        write(path, &outcome.image_id().to_string())?;
     }
     if let Some(path) = &args.metadata_file {
         let mut value = json!({
-            "containerimage.config.digest": outcome.config_digest,
             "containerimage.descriptor":
                 {"mediaType": outcome.media_type, "digest": outcome.digest, "size": outcome.size},
             "containerimage.digest": outcome.digest,
         });
+        if let Some(config) = &outcome.config_digest {
+            value["containerimage.config.digest"] = json!(config);
+        }
         if !outcome.names.is_empty() {
             value["image.name"] = outcome.names.join(",").into();
         }

@@ -60,7 +60,7 @@ fn request(args: &CheckArgs) -> Result<BuildRequest, Failure> {
         request.build_contexts.push(options::build_context(text)?);
     }
     request.target.clone_from(&args.target);
-    request.platform.clone_from(&args.platform);
+    request.platforms.extend(args.platform.clone());
     Ok(request)
 }
 

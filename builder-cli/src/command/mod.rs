@@ -5,6 +5,7 @@ mod check;
 mod context;
 mod doctor;
 mod import;
+mod manifest;
 mod plan;
 mod registry;
 mod store;
@@ -26,7 +27,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let builder = Builder::open(state_dir(args.state_dir)?)?;
     match args.command {
         Command::Build(args) => {
-            build::run(&registries::configure(builder, &args.registry, &registries::Hosts::All)?, &args)
+            let pushed = build::pushed_names(&args)?;
+            build::run(&registries::configure_build(builder, &args.registry, &args.creds, &pushed)?, &args)
         }
         Command::Plan(args) => {
             let hosts = registries::Hosts::All;
@@ -37,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Push(args) => registry::push(builder, &args),
         Command::Pull(args) => registry::pull(builder, &args),
         Command::Copy(args) => registry::copy(builder, &args),
+        Command::Manifest(command) => manifest::run(builder, &command),
         Command::Tag(args) => registry::tag(&builder, &args),
         Command::LsTags(args) => registry::ls_tags(builder, &args),
         Command::Login(args) => registry::login(builder, &args),

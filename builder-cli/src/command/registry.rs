@@ -1,9 +1,10 @@
 //! `builder push`, `pull`, `copy`, `tag`, `ls-tags`, `login` and `logout`
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::slice::from_ref;
 
-use builder_core::Builder;
-use builder_core::registries::{Credential, Secret};
+use builder_core::registries::{Access, Credential, Secret};
+use builder_core::{Builder, ImagePlace};
 
 use super::print;
 use crate::args::{CopyArgs, LoginArgs, LogoutArgs, LsTagsArgs, PullArgs, PushArgs, RegistryArgs, TagArgs};
@@ -38,7 +39,18 @@ pub(crate) fn pull(builder: Builder, args: &PullArgs) -> Result<(), Failure> {
 /// Copies an image and prints its digest.
 pub(crate) fn copy(builder: Builder, args: &CopyArgs) -> Result<(), Failure> {
     let (from, to) = (options::image_place(&args.from)?, options::image_place(&args.to)?);
-    let builder = registries::configure(builder, &args.registry, &Hosts::All)?;
+    let creds =
+        [("src-creds", &args.src_creds, &from, Access::Pull), ("dest-creds", &args.dest_creds, &to, Access::Push)];
+    let builder = registries::configure_and(builder, &args.registry, &Hosts::All, |credentials| {
+        for (option, given, place, access) in creds {
+            let Some(text) = given else { continue };
+            let ImagePlace::Registry(name) = place else {
+                return Err(Failure::usage(format!("--{option}, but that is no registry")));
+            };
+            registries::creds::add(credentials, option, from_ref(text), Some(access), from_ref(name))?;
+        }
+        Ok(())
+    })?;
     print(&builder.copy(&from, &to, args.platform.as_deref())?.to_string())
 }
 

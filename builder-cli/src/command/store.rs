@@ -17,11 +17,12 @@ pub(crate) fn images(builder: &Builder, args: &ImagesArgs) -> Result<(), Failure
         return images.iter().try_for_each(|image| print(&json!(image).to_string()));
     }
     let width = images.iter().map(|image| image.name.chars().count()).max().unwrap_or(0).max(4);
-    print(&format!("{:width$}  {:19}  {:14}  {:>10}", "NAME", "DIGEST", "PLATFORM", "SIZE"))?;
+    let platforms = images.iter().map(|image| image.platform.len()).max().unwrap_or(0).max(8);
+    print(&format!("{:width$}  {:19}  {:platforms$}  {:>10}", "NAME", "DIGEST", "PLATFORM", "SIZE"))?;
     images.iter().try_for_each(|image| {
         let digest = image.digest.to_string();
         let size = bytes(image.size_bytes);
-        print(&format!("{:width$}  {:19}  {:14}  {size:>10}", image.name, &digest[..19], image.platform))
+        print(&format!("{:width$}  {:19}  {:platforms$}  {size:>10}", image.name, &digest[..19], image.platform))
     })
 }
 

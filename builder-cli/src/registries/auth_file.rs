@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use builder_core::registries::{Credential, Credentials, HelperHosts, Secret};
+use builder_core::registries::{Access, Credential, Credentials, HelperHosts, Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -68,6 +68,14 @@ impl Auth {
     }
 }
 
+impl AuthFile {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        // Without the text around it, which may be a password.
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("no credentials in JSON (line {}, column {})", error.line(), error.column()))
+    }
+}
+
 /// The name of a host as images have it, from a key of a file.
 fn host_of_key(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
@@ -100,13 +108,26 @@ impl AuthFiles {
         Ok(files)
     }
 
+    /// Adds the credentials of a file to those that were just named, for pushing alone.
+    pub(crate) fn read_for_push(path: &Path, credentials: &mut Credentials) -> Result<(), Failure> {
+        let shown = path.display().to_string();
+        let fail = |what: String| Failure::usage(format!("{shown} is not usable: {what}"));
+        let bytes = std::fs::read(path).map_err(|error| Failure::usage(format!("read {shown}: {error}")))?;
+        let file = AuthFile::read(&bytes).map_err(fail)?;
+        if file.store.is_some() || !file.helpers.is_empty() {
+            return Err(fail("credential helpers cannot be asked for pushing alone".to_owned()));
+        }
+        for (key, auth) in &file.auths {
+            if let Some(credential) = auth.credential().map_err(|what| fail(format!("{key:?}: {what}")))? {
+                credentials.insert_explicit(key, Some(Access::Push), credential);
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
         let fail = |what: String| Failure::usage(format!("{name} is not usable: {what}"));
-        let file: AuthFile = serde_json::from_slice(bytes)
-            // Without the text around it, which may be a password.
-            .map_err(|error| {
-                fail(format!("no credentials in JSON (line {}, column {})", error.line(), error.column()))
-            })?;
+        let file = AuthFile::read(bytes).map_err(fail)?;
         for (key, auth) in &file.auths {
             if let Some(credential) = auth.credential().map_err(|what| fail(format!("{key:?}: {what}")))? {
                 self.credentials.insert(key, None, credential);
@@ -117,6 +138,11 @@ impl AuthFiles {
         }
         self.store = self.store.take().or(file.store.filter(|store| !store.is_empty()));
         Ok(())
+    }
+
+    /// Names the helper for hosts that no file says anything about.
+    pub(crate) fn set_default_helper(&mut self, name: Option<String>) {
+        self.store = self.store.take().or(name);
     }
 
     /// The hosts whose credentials a helper has.

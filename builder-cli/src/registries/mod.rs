@@ -1,6 +1,8 @@
 //! What the environment, configuration files and the command line say about registries, as values for the library.
 
 pub(crate) mod auth_file;
+mod conf;
+pub(crate) mod creds;
 mod helper;
 
 use std::path::PathBuf;
@@ -8,13 +10,17 @@ use std::time::Duration;
 
 use builder_core::Builder;
 use builder_core::registries::{
-    ClientConfig, Credential, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule, RetryPolicy, Roots,
-    Secret, VerifyTls,
+    Access, ClientConfig, Credential, Credentials, HostRule, Mirror, MirrorPull, PlainHttp, ProxyConfig, RegistryRule,
+    RetryPolicy, Roots, Secret, VerifyTls,
 };
 
-use crate::args::RegistryArgs;
+use crate::args::{BuildCredsArgs, RegistryArgs};
 use crate::failure::Failure;
 use auth_file::AuthFiles;
+use conf::{Insecure, RegistriesConf};
+
+/// Docker Hub in names.
+const DOCKER_IO: &str = "docker.io";
 
 /// The hosts that `--tls-verify=false` is about.
 pub(crate) enum Hosts<'a> {
@@ -41,9 +47,22 @@ fn home() -> Option<PathBuf> {
 /// Gives `builder` all that is known about registries. Files of credentials are read, programs are only started when a
 /// registry asks who is there.
 pub(crate) fn configure(builder: Builder, args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<Builder, Failure> {
-    let files = AuthFiles::read(args.authfile.as_deref())?;
-    let mut config = base_config(args, hosts)?;
+    configure_and(builder, args, hosts, |_| Ok(()))
+}
+
+/// As [`configure`], with what the command line itself says about credentials.
+pub(crate) fn configure_and(
+    builder: Builder,
+    args: &RegistryArgs,
+    hosts: &Hosts<'_>,
+    add: impl FnOnce(&mut Credentials) -> Result<(), Failure>,
+) -> Result<Builder, Failure> {
+    let mut files = AuthFiles::read(args.authfile.as_deref())?;
+    let conf = RegistriesConf::read()?;
+    files.set_default_helper(conf.helper.clone());
+    let mut config = base_config(args, hosts, &conf)?;
     config.credentials = files.credentials.clone();
+    add(&mut config.credentials)?;
     config.helpers = files.helper_hosts();
     Ok(builder.registries(config).credential_source(move |host| files.ask_helper(host)))
 }
@@ -55,13 +74,31 @@ pub(crate) fn configure_with(
     host: &str,
     credential: Credential,
 ) -> Result<Builder, Failure> {
-    let mut config = base_config(args, &Hosts::One(host))?;
+    let mut config = base_config(args, &Hosts::One(host), &RegistriesConf::read()?)?;
     config.credentials.insert(host, None, credential);
     Ok(builder.registries(config))
 }
 
+/// The credentials of a build: `--creds`, `--pull-creds`, `--push-creds` and `--push-authfile`. `pushed` are the names
+/// that it pushes to.
+pub(crate) fn configure_build(
+    builder: Builder,
+    registry: &RegistryArgs,
+    args: &BuildCredsArgs,
+    pushed: &[String],
+) -> Result<Builder, Failure> {
+    configure_and(builder, registry, &Hosts::All, |credentials| {
+        if let Some(path) = &args.push_authfile {
+            AuthFiles::read_for_push(path, credentials)?;
+        }
+        creds::add(credentials, "creds", &args.creds, None, pushed)?;
+        creds::add(credentials, "pull-creds", &args.pull_creds, Some(Access::Pull), &[])?;
+        creds::add(credentials, "push-creds", &args.push_creds, Some(Access::Push), pushed)
+    })
+}
+
 /// Everything but credentials.
-fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<ClientConfig, Failure> {
+fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>, conf: &RegistriesConf) -> Result<ClientConfig, Failure> {
     let mut config = ClientConfig { roots: roots(), cert_dirs: cert_dirs(), proxy: proxy(), ..ClientConfig::default() };
     config.retry = RetryPolicy {
         attempts: args.retry.map_or(config.retry.attempts, |retries| retries.saturating_add(1)),
@@ -69,7 +106,7 @@ fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<ClientConfig, F
         max_delay: args.retry_delay.map_or(config.retry.max_delay, |delay| delay.max(config.retry.max_delay)),
         ..config.retry
     };
-    if !args.tls_verify {
+    if args.tls_verify == Some(false) {
         let host = match hosts {
             Hosts::All => "*",
             Hosts::One(host) => host,
@@ -77,13 +114,14 @@ fn base_config(args: &RegistryArgs, hosts: &Hosts<'_>) -> Result<ClientConfig, F
         let rule = HostRule { plain_http: PlainHttp::Allowed, verify: VerifyTls::No, ..HostRule::new(host) };
         config.hosts.push(rule);
     }
+    conf.apply(&mut config, if args.tls_verify == Some(true) { Insecure::Never } else { Insecure::Allowed });
     add_mirrors(&mut config, &args.registry_mirrors)?;
     Ok(config)
 }
 
-/// `--registry-mirror`: places to ask before Docker Hub.
+/// `--registry-mirror`: places to ask before Docker Hub, and before the mirrors that files name for it.
 fn add_mirrors(config: &mut ClientConfig, mirrors: &[String]) -> Result<(), Failure> {
-    let mut rule = RegistryRule { prefix: "docker.io".to_owned(), location: None, mirrors: Vec::new(), blocked: false };
+    let mut locations = Vec::new();
     for text in mirrors {
         let (plain, location) = match text.split_once("://") {
             Some(("https", location)) => (false, location),
@@ -97,12 +135,25 @@ fn add_mirrors(config: &mut ClientConfig, mirrors: &[String]) -> Result<(), Fail
             return Err(Failure::usage(format!("--registry-mirror {text:?} is no HOST[:PORT][/PATH]")));
         }
         if plain {
-            config.hosts.push(HostRule { plain_http: PlainHttp::Always, ..HostRule::new(host) });
+            // The first rule of a host counts.
+            config.hosts.insert(0, HostRule { plain_http: PlainHttp::Always, ..HostRule::new(host) });
         }
-        rule.mirrors.push(Mirror { location, pull: MirrorPull::All });
+        locations.push(location);
     }
-    if !rule.mirrors.is_empty() {
-        config.registries.push(rule);
+    if locations.is_empty() {
+        return Ok(());
+    }
+    if !config.registries.iter().any(|rule| rule.prefix == DOCKER_IO) {
+        let prefix = DOCKER_IO.to_owned();
+        config.registries.push(RegistryRule { prefix, location: None, mirrors: Vec::new(), blocked: false });
+    }
+    for rule in &mut config.registries {
+        let Some(path) = rule.prefix.strip_prefix(DOCKER_IO).filter(|path| path.is_empty() || path.starts_with('/'))
+        else {
+            continue;
+        };
+        let mirror = |location| Mirror { location: format!("{location}{path}"), pull: MirrorPull::All };
+        rule.mirrors.splice(0..0, locations.iter().map(mirror));
     }
     Ok(())
 }
@@ -187,6 +238,22 @@ mod tests {
             ("docker.io", vec!["m.example/hub", "plain:5000"])
         );
         assert_eq!(config.hosts.iter().map(|rule| rule.host.as_str()).collect::<Vec<_>>(), ["plain:5000"]);
+        let rule = |prefix: &str| RegistryRule {
+            prefix: prefix.to_owned(),
+            location: None,
+            mirrors: vec![Mirror { location: "file".to_owned(), pull: MirrorPull::All }],
+            blocked: false,
+        };
+        let registries = vec![rule("docker.io/library"), rule("docker.iox"), rule("docker.io")];
+        let mut config = ClientConfig { registries, ..ClientConfig::default() };
+        add_mirrors(&mut config, &["one".into(), "two".into()]).unwrap();
+        let locations =
+            |at: usize| config.registries[at].mirrors.iter().map(|m| m.location.clone()).collect::<Vec<_>>();
+        assert_eq!(locations(0), ["one/library", "two/library", "file"]);
+        assert_eq!(
+            (locations(1), locations(2)),
+            (vec!["file".into()], vec!["one".into(), "two".into(), "file".into()])
+        );
         for bad in ["ftp://x", "https://", "https://user:pass@x"] {
             assert!(add_mirrors(&mut config, &[bad.into()]).is_err(), "{bad}");
         }

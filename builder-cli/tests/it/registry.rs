@@ -35,6 +35,20 @@ pub(crate) fn add_base(registry: &Registry, repository: &str, tag: &str) {
     registry.add_image(repository, tag, &server::OCI, config.to_string().as_bytes(), &[&layer]);
 }
 
+/// Puts an image of these tars into the registry. Returns the digest of its manifest and its size.
+pub(crate) fn add_layers(
+    registry: &Registry,
+    repository: &str,
+    tag: &str,
+    config: &Value,
+    tars: &[&[u8]],
+) -> (String, usize) {
+    let layers: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    let digest = registry.add_image(repository, tag, &server::OCI, config.to_string().as_bytes(), &layers);
+    (digest, manifest_of(registry, repository, tag).len())
+}
+
 /// The lines of the log with digests and numbers of uploads replaced, sorted.
 fn lines(log: &[Logged]) -> Vec<String> {
     let mut lines: Vec<String> = log.iter().map(|logged| logged.line.clone()).collect();
@@ -42,7 +56,7 @@ fn lines(log: &[Logged]) -> Vec<String> {
     lines
 }
 
-fn count(lines: &[String], part: &str) -> usize {
+pub(crate) fn count(lines: &[String], part: &str) -> usize {
     lines.iter().filter(|line| line.contains(part)).count()
 }
 
@@ -330,7 +344,7 @@ fn a_copy_has_every_byte_of_every_platform() {
             // Neither the order nor the space is what this program would write.
             let config = format!(" {config}\n");
             let digest = from.add_image("app", arch, &server::OCI, config.as_bytes(), &[layer]);
-            let size = manifest_of(&from, arch).len();
+            let size = manifest_of(&from, "app", arch).len();
             json!({"mediaType": server::OCI.manifest, "digest": digest, "size": size,
                 "platform": {"os": "linux", "architecture": arch}})
         })
@@ -361,7 +375,7 @@ fn a_copy_has_every_byte_of_every_platform() {
     env.run(&["copy", &format!("docker://{}/copied:z", to.host()), &format!("docker://{}/more:z", to.host())]).ok();
     let log = to.take_lines();
     assert_eq!((count(&log, "mount="), count(&log, "PUT /v2/more/blobs/")), (4, 0), "{log:#?}");
-    env.run(&["copy", "docker-archive:one.tar", "store:x"]).fails(2);
+    assert_eq!(env.run(&["copy", "docker-archive:one.tar:app:1", "store:x"]).ok(), one, "it has an OCI layout, too");
     env.run(&["copy", "oci:missing", "store:x"]).fails(2);
 }
 
@@ -376,10 +390,10 @@ fn tar_of(name: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// The manifest that the registry has under a tag of `app`.
-fn manifest_of(registry: &Registry, tag: &str) -> Vec<u8> {
+/// The manifest that the registry has under a tag.
+fn manifest_of(registry: &Registry, repository: &str, tag: &str) -> Vec<u8> {
     let mut stream = std::net::TcpStream::connect(registry.host()).unwrap();
-    let request = format!("GET /v2/app/manifests/{tag} HTTP/1.1\r\n\r\n");
+    let request = format!("GET /v2/{repository}/manifests/{tag} HTTP/1.1\r\n\r\n");
     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = Vec::new();

@@ -1,13 +1,13 @@
 //! Writing what a build shares: one manifest over all layers and trees, to where it shall be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::CONFIG_FIELD;
 use super::Error;
 use super::document::{Document, LeveledLayer, MEDIA_TYPE_TREE, RecordEntry, TREE_LIMIT, TreeEntry};
-use super::{CONFIG_FIELD, import::Shared};
 use crate::digest::{CacheKey, DiffId, Digest};
-use crate::export::{self, Push};
+use crate::export::{self, Origins, Push, Sender};
 use crate::image::{
     ANNOTATION_REF_NAME, Descriptor, ImageConfig, MANIFEST_LIMIT, MEDIA_TYPE_CONFIG, Manifest, Platform,
 };
@@ -100,7 +100,7 @@ impl Bundle {
         store: &Store,
         client: &Client,
         (target, tag): (&Reference, Option<&str>),
-        origins: &HashMap<Digest, Vec<Reference>>,
+        origins: Origins<'_>,
     ) -> Result<(), Error> {
         let mut targets: Vec<Reference> = Vec::new();
         let whole: Vec<&Entry> = self.entries.iter().filter(|entry| !entry.is_hollow).collect();
@@ -114,7 +114,7 @@ impl Bundle {
         targets.extend(tag.map(|tag| target.with_tag(tag)));
         let name = target.name();
         let Some((first, rest)) = targets.split_first() else { return Ok(()) };
-        let push = Push { store, client, image: &self.descriptor, origins };
+        let push = Push { sender: &Sender::new(store, client, origins), image: &self.descriptor };
         push.run(std::slice::from_ref(first)).map_err(|source| Error::Write { name: name.clone(), source })?;
         // All that the manifest names is there now.
         let manifest = store.read_blob(&self.descriptor.digest, MANIFEST_LIMIT).map_err(own)?;
@@ -227,16 +227,5 @@ fn is_there(client: &Client, tagged: &Reference) -> Result<bool, Error> {
         Ok(_) => Ok(true),
         Err(registry::Error::NotFound { .. }) => Ok(false),
         Err(source) => Err(Error::Ask { name: tagged.name(), source }),
-    }
-}
-
-impl Shared {
-    /// Where blobs are that are promised, and those of `known`.
-    pub(crate) fn origins_with(&self, known: &HashMap<Digest, Vec<Reference>>) -> HashMap<Digest, Vec<Reference>> {
-        let mut origins = known.clone();
-        for (digest, repositories) in self.origins() {
-            origins.entry(digest).or_default().extend(repositories);
-        }
-        origins
     }
 }

@@ -212,9 +212,11 @@ impl Shared {
         *lock(&self.state) = State { whole, ..State::default() };
     }
 
-    /// For each promised layer, the repositories that have it.
-    pub(crate) fn origins(&self) -> HashMap<Digest, Vec<Reference>> {
-        lock(&self.state).origins.clone()
+    /// The repositories that have a promised layer, and those of `known`.
+    pub(crate) fn origins_of(&self, digest: &Digest, known: &HashMap<Digest, Vec<Reference>>) -> Vec<Reference> {
+        let state = lock(&self.state);
+        let promised = state.origins.get(digest);
+        known.get(digest).into_iter().chain(promised).flatten().cloned().collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The image itself: config with rootfs, history and times, and the manifest over its layers.
+//! The image itself: config with rootfs, history and times, the manifest over its layers, and the index over the images
+//! of several platforms.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +8,9 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::image::{
-    self, Descriptor, Family, HistoryEntry, ImageConfig, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG,
-    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_MANIFEST, Manifest, RootFs, layer_compression, layer_media_type,
+    self, Descriptor, Family, HistoryEntry, ImageConfig, Index, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG,
+    MEDIA_TYPE_DOCKER_LIST, MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Manifest, RootFs,
+    layer_compression, layer_media_type,
 };
 use crate::layer::{LayerOptions, effective_level};
 use crate::plan::{PlannedHistory, TargetImage};
@@ -47,10 +49,70 @@ pub(super) struct Inline {
 /// The image, in the store.
 #[derive(Debug)]
 pub(super) struct Assembled {
-    /// Names the manifest.
+    /// Names the manifest or index.
     pub(super) descriptor: Descriptor,
-    /// Digest of the config.
-    pub(super) config_digest: Digest,
+    /// Digest of the config; an index has none.
+    pub(super) config_digest: Option<Digest>,
+}
+
+/// How the images of a build are put under one digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// The only one stands for itself.
+    Manifest,
+    /// An index names them.
+    Index,
+}
+
+/// What a build made, an image for each platform.
+#[derive(Debug)]
+pub(super) struct Product<'a> {
+    /// The images, in the order their platforms were asked for; at least one.
+    pub(super) images: Vec<Solved<'a>>,
+    /// What is over them.
+    pub(super) shape: Shape,
+}
+
+impl Product<'_> {
+    /// The product in the form that an output wants.
+    pub(super) fn in_form(&self, store: &Store, form: &ImageForm, options: &LayerOptions) -> Result<Assembled, Error> {
+        let images = self.images.iter().map(|image| image.in_form(store, form, options));
+        let images = images.collect::<Result<Vec<_>, _>>()?;
+        self.join(store, images, form.media_types).map_err(|error| Error::from_source(ErrorKind::Store, &error))
+    }
+
+    /// Writes configs, manifests and index.
+    pub(super) fn assemble(&self, store: &Store, media_types: MediaTypes) -> Result<Assembled, store::Error> {
+        let images = self.images.iter().map(|image| image.assemble(store, media_types));
+        self.join(store, images.collect::<Result<Vec<_>, _>>()?, media_types)
+    }
+
+    /// Puts an index over the images where there is to be one.
+    fn join(&self, store: &Store, images: Vec<Assembled>, types: MediaTypes) -> Result<Assembled, store::Error> {
+        let index = |images: Vec<Assembled>| {
+            let described = images.into_iter().zip(&self.images).map(|(assembled, image)| Descriptor {
+                platform: Some(image.target.config.platform()),
+                ..assembled.descriptor
+            });
+            let media_type = match types {
+                MediaTypes::Oci => MEDIA_TYPE_INDEX,
+                MediaTypes::Docker => MEDIA_TYPE_DOCKER_LIST,
+            };
+            let manifests = described.collect();
+            let index = Index { media_type: Some(media_type.to_owned()), manifests, ..Index::default() };
+            let bytes = index.to_canonical_json();
+            let digest = store.put_blob(&bytes)?;
+            let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+            Ok(Assembled { descriptor, config_digest: None })
+        };
+        match self.shape {
+            Shape::Index => index(images),
+            Shape::Manifest => match <[Assembled; 1]>::try_from(images) {
+                Ok([image]) => Ok(image),
+                Err(images) => index(images),
+            },
+        }
+    }
 }
 
 impl Solved<'_> {
@@ -129,6 +191,6 @@ impl Solved<'_> {
         store.put_blob(&manifest.to_canonical_json())?;
         let descriptor = manifest.descriptor();
         debug_assert!(image::is_manifest(&descriptor.media_type), "a manifest");
-        Ok(Assembled { descriptor, config_digest })
+        Ok(Assembled { descriptor, config_digest: Some(config_digest) })
     }
 }

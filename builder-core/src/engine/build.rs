@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::agents::Agents;
-use super::assemble::{Assembled, Solved};
+use super::assemble::{Assembled, Product, Solved};
 use super::findings::{self, Known};
 use super::journal::Journal;
 use super::output::{self, Outputs};
+use super::platforms::Platforms;
 use super::task::HostFacts;
+use super::uploads::Uploading;
 use super::{Cancel, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
+use crate::digest::Digest;
 use crate::dockerfile::{Dockerfile, Parsed, Recovered};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
+use crate::export::Sender;
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
 use crate::image::rfc3339;
-use crate::plan::{self, BuildGraph, Inputs, Op, PlanRequest, RootInput};
+use crate::plan::{self, BuildGraph, Inputs, Op, PlanRequest, RootInput, TargetImage};
 use crate::registry::{Client, ClientConfig, Reference};
 use crate::request::{BuildOutcome, BuildRequest, Compression, MediaTypes, Output};
 use crate::rootless;
@@ -50,8 +54,10 @@ pub(super) fn run(
 ) -> Result<BuildOutcome, Error> {
     let names = output::full_names(&request.tags)?;
     let mut targets = output::check(request)?;
+    let pushed = targets.clone();
     targets.extend(cache::must_take(request)?);
     let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
+    let platforms = Platforms::of(request)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
@@ -65,12 +71,14 @@ pub(super) fn run(
     let parsed = parse(request, &source, events)?;
     let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
     let plan_request = inputs.request(&parsed.dockerfile);
-    let graph = plan(&plan_request, &source, &images)
+    let graph = platforms
+        .plan(|platform| plan(&PlanRequest { platform, ..plan_request }, &source, &images))
         .inspect_err(|_| findings::tell_text(request, &source, &parsed, events))?;
     let known = Known { request, main: &main, source: &source, parsed: &parsed, plan: &plan_request, graph: &graph };
     findings::tell(&known, events)?;
     let grants = Grants::new(request, agents.sockets());
     refuse(&grants, &graph, &source)?;
+    refuse_foreign(&graph, store, &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
@@ -85,46 +93,52 @@ pub(super) fn run(
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker =
         BuildWorker::new(&graph, store, &images, contexts, options.clone(), events).remembering(journal.past());
-    let check = || check_push(client, &targets, cancel);
+    let of_bases = images.origins();
+    let origins = |digest: &Digest| shared.origins_of(digest, &of_bases);
+    let sender = Sender::new(store, client, &origins);
+    let uploading = Uploading::new(&worker, &graph, request, options.compression, &pushed);
     let hear = |event| {
         journal.hear(&event);
         events(event);
     };
-    let outputs = solve_all(request, (&graph, &source), &worker, (&check, cancel), &hear);
+    let solving = Solving { request, graph: &graph, source: &source, worker: &worker, cancel, events: &hear };
+    let check = || check_push(client, &targets, cancel);
+    let outputs = uploading.during(&sender, check, || solving.run(&uploading));
     let outputs = outputs.inspect_err(|_| journal.write(&worker, None, &[], events))?;
 
     worker.save_caches();
-    let done = graph.target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max();
     let results =
         cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
-    let mut solved = solved(&graph, &outputs, &images, epoch.or(done), facts.now.0);
-    solved.inline = results.inline(request);
-    cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
+    let image = |target| {
+        let done = target_done(target, &worker);
+        let mut solved = solved(&graph, target, &outputs, &images, (epoch.or(done), facts.now.0));
+        solved.inline = results.inline(request, target);
+        cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
+        Ok(solved)
+    };
+    let images = graph.targets().map(image).collect::<Result<_, Error>>()?;
+    let product = Product { images, shape: platforms.shape };
     let assembled =
-        solved.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+        product.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
     for name in &names {
         store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
         events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
     }
     journal.write(&worker, Some(assembled.descriptor.digest), &names, events);
-    let origins = shared.origins_with(&images.origins());
     let outputs = Outputs {
         store,
-        client,
         names: &names,
-        solved: &solved,
+        product: &product,
+        platforms: &platforms,
         main: &assembled,
         options: &options,
         compression: request.compression,
-        origins: &origins,
+        sender: &sender,
         events,
     };
     rootless::take_umask(facts.umask);
-    let mut written = Vec::new();
-    for output in &request.outputs {
-        written.extend(outputs.write(output)?);
-    }
+    let written = outputs.write_all(&request.outputs)?;
     let image = written.first().unwrap_or(&assembled);
     if image.descriptor.digest != assembled.descriptor.digest {
         journal.write(&worker, Some(image.descriptor.digest), &names, events);
@@ -149,44 +163,49 @@ fn outcome(image: &Assembled, names: Vec<String>) -> BuildOutcome {
     }
 }
 
-/// Does the steps, beside `check`, and has the layers of the image here if somebody reads them. What a shared cache
-/// promised and does not give is made here.
-fn solve_all(
-    request: &BuildRequest,
-    (graph, source): (&BuildGraph, &SourceFile),
-    worker: &BuildWorker<'_>,
-    (check, cancel): (&(dyn Fn() -> Result<(), Error> + Sync), &Cancel),
-    events: Events<'_>,
-) -> Result<Vec<StepOutput>, Error> {
-    let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-    // Steps wait for networks and for each other more than they compute.
-    let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
-    let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
-    let attempt = || {
+/// What doing the steps needs.
+struct Solving<'a> {
+    request: &'a BuildRequest,
+    graph: &'a BuildGraph,
+    source: &'a SourceFile,
+    worker: &'a BuildWorker<'a>,
+    cancel: &'a Cancel,
+    events: Events<'a>,
+}
+
+impl Solving<'_> {
+    /// Does the steps, and has the layers of the images here if somebody reads them. What a shared cache promised and does
+    /// not give is made here.
+    fn run(&self, uploading: &Uploading<'_, '_>) -> Result<Vec<StepOutput>, Error> {
+        std::thread::scope(|scope| {
+            let prefetch = scope.spawn(|| self.worker.prefetch_caches().inspect_err(|_| self.cancel.throw()));
+            let outputs = loop {
+                match (self.attempt(uploading), self.worker.blamed_cache()) {
+                    // Each time there is less of caches.
+                    (Err(_), Some(blamed)) => self.worker.do_without(&blamed),
+                    (outputs, _) => break outputs,
+                }
+            };
+            prefetch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            outputs
+        })
+    }
+
+    fn attempt(&self, uploading: &Uploading<'_, '_>) -> Result<Vec<StepOutput>, Error> {
+        let Self { request, graph, worker, events, .. } = self;
+        let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
+        // Steps wait for networks and for each other more than they compute.
+        let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
+        let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
         // It is not the step that failed.
         let told = |event: Event| match event {
             Event::StepFailed { .. } if worker.blamed_cache().is_some() => {}
             event => events(event),
         };
-        let outputs = solve(&inputs, worker, options, &told).map_err(|failure| locate(failure, graph, source))?;
+        let outputs =
+            solve(&inputs, uploading, options, &told).map_err(|failure| locate(failure, graph, self.source))?;
         cache::bring(request, graph, worker, &outputs, events).map(|()| outputs)
-    };
-    std::thread::scope(|scope| {
-        let check = scope.spawn(check);
-        let prefetch = scope.spawn(|| worker.prefetch_caches().inspect_err(|_| cancel.throw()));
-        let outputs = loop {
-            match (attempt(), worker.blamed_cache()) {
-                // Each time there is less of caches.
-                (Err(_), Some(blamed)) => worker.do_without(&blamed),
-                (outputs, _) => break outputs,
-            }
-        };
-        // That an image cannot be pushed ends the build, whatever else then fails.
-        for other in [check, prefetch] {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
-        outputs
-    })
+    }
 }
 
 /// What all steps have in common, on a machine that can do them all.
@@ -276,20 +295,31 @@ fn resolve_error(
 
 /// Whatever of the Dockerfile cannot be done is said before anything is done.
 pub(super) fn refuse(grants: &Grants, graph: &BuildGraph, source: &SourceFile) -> Result<(), Error> {
-    let diagnose = |code, refusal: Refusal| {
-        let diagnostic = Diagnostic::error(code, refusal.what);
-        let diagnostic = match graph.step(refusal.step).span {
-            Some(span) => diagnostic.at(span),
-            None => diagnostic,
-        };
-        match refusal.hint {
-            Some(hint) => diagnostic.with_hint(hint),
-            None => diagnostic,
-        }
-    };
-    let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", refusal));
+    let denied = grants.refuse(graph).into_iter().map(|refusal| diagnose("not-allowed", graph, refusal));
     let diagnostics: Vec<Diagnostic> = denied.collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(Error::of_dockerfile(&diagnostics, source)) }
+}
+
+fn diagnose(code: &'static str, graph: &BuildGraph, refusal: Refusal) -> Diagnostic {
+    let diagnostic = Diagnostic::error(code, refusal.what);
+    let diagnostic = match graph.step(refusal.step).span {
+        Some(span) => diagnostic.at(span),
+        None => diagnostic,
+    };
+    match refusal.hint {
+        Some(hint) => diagnostic.with_hint(hint),
+        None => diagnostic,
+    }
+}
+
+/// Whether this machine can run the commands of the Dockerfile. Another machine could: the Dockerfile is not at fault.
+fn refuse_foreign(graph: &BuildGraph, store: &Store, source: &SourceFile) -> Result<(), Error> {
+    let foreign = worker::foreign(graph, store)?;
+    let foreign: Vec<Diagnostic> =
+        foreign.into_iter().map(|refusal| diagnose("foreign-platform", graph, refusal)).collect();
+    let Some(first) = foreign.first() else { return Ok(()) };
+    let error = Error::new(ErrorKind::HostUnsupported, first.message.clone());
+    Err(foreign.iter().fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source))))
 }
 
 /// The build's compression: what was asked for, else what all outputs want, so that no layer is compressed twice.
@@ -323,31 +353,35 @@ pub(super) fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &
     error.diagnostic(rendered)
 }
 
+/// When the last step of an image was done.
+fn target_done(target: &TargetImage, worker: &BuildWorker<'_>) -> Option<i64> {
+    target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max()
+}
+
 /// Puts together what the image is made of.
 ///
 /// It is as old as `done`, its last step: built again from the cache it is the same image. One without steps of its own
 /// is as old as its base, or as this build.
 fn solved<'a>(
-    graph: &'a BuildGraph,
+    graph: &BuildGraph,
+    target: &'a TargetImage,
     outputs: &[StepOutput],
     images: &Images,
-    done: Option<i64>,
-    now: i64,
+    (done, now): (Option<i64>, i64),
 ) -> Solved<'a> {
     let root_of = |input: RootInput| match input.step().map(|step| &outputs[step.0]) {
         Some(StepOutput::Root(root)) => root.clone(),
         _ => Root::scratch(),
     };
-    let root = root_of(graph.target.root);
-    let base = graph.target.base.map(|step| graph.step(step));
+    let root = root_of(target.root);
+    let base = target.base.map(|step| graph.step(step));
     let base_root = base.map(|step| root_of(RootInput::Step(step.id())));
     let base_config = base.and_then(|step| match &step.op {
         Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
         _ => None,
     });
     let parent_depth = |step: StepId| root_of(graph.step(step).op.parent()).depth();
-    let made_layer: BTreeSet<StepId> = graph
-        .target
+    let made_layer: BTreeSet<StepId> = target
         .history
         .iter()
         .filter_map(|entry| entry.layer)
@@ -359,7 +393,7 @@ fn solved<'a>(
         None => of_base.unwrap_or_else(|| rfc3339(now)),
     };
     Solved {
-        target: &graph.target,
+        target,
         base: base_config,
         layers: root.layers(),
         base_layers: base_root.map_or(0, |root| root.depth()),

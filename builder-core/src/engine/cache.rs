@@ -1,6 +1,6 @@
 //! Caches that are shared with other machines: which are looked into, and what goes where at the end.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +10,12 @@ use crate::cache::{Bundle, Entry, Shared};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId, StepInfo};
+use crate::export::Origins;
 use crate::layer::{LayerOptions, effective_level};
-use crate::plan::{BuildGraph, Op, RootInput, Step};
+use crate::plan::{BuildGraph, Op, Step, TargetImage};
 use crate::registry::{Client, Reference};
 use crate::request::{BuildRequest, CacheMode, CachePlace, CacheTarget, Compression, Output};
-use crate::store::Store;
+use crate::store::{LayerDescriptor, Store};
 use crate::worker::{BuildWorker, StepOutput, base_entry, cache_error, compressed_as};
 
 /// The caches to look into. Names that are none are refused before anything is done.
@@ -83,12 +84,18 @@ pub(super) fn bring(
     outputs: &[StepOutput],
     events: Events<'_>,
 ) -> Result<(), Error> {
-    let Some(StepOutput::Root(root)) = graph.target.root.step().map(|step| &outputs[step.0]) else { return Ok(()) };
-    let absent = match needs_layers(request) {
-        true => worker.absent(&root.layers())?,
-        // A registry may have the others.
-        false => worker.hollow(&root.layers())?,
-    };
+    let mut absent: Vec<LayerDescriptor> = Vec::new();
+    for target in graph.targets() {
+        let Some(StepOutput::Root(root)) = target.root.step().map(|step| &outputs[step.0]) else { continue };
+        absent.extend(match needs_layers(request) {
+            true => worker.absent(&root.layers())?,
+            // A registry may have the others.
+            false => worker.hollow(&root.layers())?,
+        });
+    }
+    // Platforms may share some.
+    absent.sort_unstable_by_key(|layer| layer.digest);
+    absent.dedup_by_key(|layer| layer.digest);
     if absent.is_empty() {
         return Ok(());
     }
@@ -124,17 +131,12 @@ pub(super) fn recompress(
 }
 
 /// Steps whose layers are the image's own, and the base of the image.
-fn final_stage(graph: &BuildGraph) -> BTreeSet<StepId> {
+fn final_stage(graph: &BuildGraph, target: &TargetImage) -> BTreeSet<StepId> {
     let mut steps = BTreeSet::new();
-    let mut at = graph.target.root;
+    let mut at = target.root;
     while let Some(step) = at.step() {
         steps.insert(step);
-        at = match &graph.step(step).op {
-            Op::Run(op) => op.parent,
-            Op::Copy(op) => op.parent,
-            Op::Workdir(op) => op.parent,
-            Op::Image(_) | Op::Context(_) => RootInput::Scratch,
-        };
+        at = graph.step(step).op.parent();
     }
     steps
 }
@@ -151,7 +153,7 @@ pub(super) struct Results<'a> {
 impl Results<'_> {
     fn entries(&self, mode: CacheMode) -> Result<Vec<Entry>, Error> {
         let with_layers = match mode {
-            CacheMode::Min => final_stage(self.graph),
+            CacheMode::Min => self.graph.targets().flat_map(|target| final_stage(self.graph, target)).collect(),
             CacheMode::Max => self.graph.steps.iter().map(Step::id).collect(),
         };
         let mut entries = self.worker.results_around(&with_layers)?;
@@ -167,10 +169,10 @@ impl Results<'_> {
     }
 
     /// What the config of the image says, if that is asked for.
-    pub(super) fn inline(&self, request: &BuildRequest) -> Option<Inline> {
+    pub(super) fn inline(&self, request: &BuildRequest, target: &TargetImage) -> Option<Inline> {
         let wanted = request.cache_to.iter().any(|target| target.place == CachePlace::Inline);
         let level = effective_level(self.compression);
-        wanted.then(|| Inline { entries: self.worker.results(Some(&final_stage(self.graph))), level })
+        wanted.then(|| Inline { entries: self.worker.results(Some(&final_stage(self.graph, target))), level })
     }
 }
 
@@ -178,8 +180,7 @@ impl Results<'_> {
 pub(super) struct Writer<'a> {
     pub(super) store: &'a Store,
     pub(super) client: &'a Client,
-    /// Where blobs are known to be.
-    pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
+    pub(super) origins: Origins<'a>,
     pub(super) events: Events<'a>,
 }
 

@@ -4,12 +4,13 @@ use super::agents::Agents;
 use super::build::{self, Surroundings};
 use super::contexts;
 use super::journal::{Journal, report};
+use super::platforms::Platforms;
 use super::task::HostFacts;
 use crate::diagnostic::SourceFile;
 use crate::error::{Error, ErrorKind};
 use crate::event::StepId;
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
-use crate::plan::{BuildGraph, Inputs, Op, Step};
+use crate::plan::{BuildGraph, Inputs, Op, PlanRequest, Step};
 use crate::request::BuildRequest;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Outlook, foresee};
@@ -34,7 +35,9 @@ pub(super) fn run(
     let source = SourceFile::new(main.dockerfile.name.clone(), main.dockerfile.text.clone());
     let parsed = build::parse(request, &source, events)?;
     let inputs = Inputs::of(request).map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
-    let graph = build::plan(&inputs.request(&parsed.dockerfile), &source, &images)?;
+    let plan_request = inputs.request(&parsed.dockerfile);
+    let platforms = Platforms::of(request)?;
+    let graph = platforms.plan(|platform| build::plan(&PlanRequest { platform, ..plan_request }, &source, &images))?;
     let grants = Grants::new(request, agents.sockets());
     build::refuse(&grants, &graph, &source)?;
 

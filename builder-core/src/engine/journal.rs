@@ -115,7 +115,7 @@ impl<'a> Journal<'a> {
             dockerfile: self.dockerfile.clone(),
             context: shown(&self.request.context),
             target: self.request.target.clone(),
-            platform: self.request.platform.clone(),
+            platform: (!self.request.platforms.is_empty()).then(|| self.request.platforms.join(",")),
             names: names.to_vec(),
             digest,
             steps,
@@ -155,7 +155,7 @@ fn subject(store: &Store, request: &BuildRequest, dockerfile: &str) -> CacheKey 
         None => real(Path::new(dockerfile)),
     };
     hasher.field(dockerfile.as_os_str().as_encoded_bytes());
-    hasher.field(request.platform.as_deref().unwrap_or_default().as_bytes());
+    hasher.field(request.platforms.join(",").as_bytes());
     hasher.finish()
 }
 

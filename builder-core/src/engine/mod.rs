@@ -13,7 +13,9 @@ mod findings;
 mod forecast;
 mod journal;
 mod output;
+mod platforms;
 mod task;
+mod uploads;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

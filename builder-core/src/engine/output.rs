@@ -1,33 +1,32 @@
 //! The outputs of a build: which image goes where.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use super::assemble::{Assembled, Solved};
-use crate::digest::Digest;
+use super::assemble::{Assembled, Product, Solved};
+use super::platforms::{Platforms, directory_name};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::export::{self, Push, Rootfs};
+use crate::export::{self, Push, Rootfs, Sender};
 use crate::layer::LayerOptions;
-use crate::registry::{Client, Reference};
-use crate::request::{BuildRequest, Compression, ImageForm, Output};
+use crate::registry::Reference;
+use crate::request::{BuildRequest, Compression, ImageForm, Output, PlatformSplit};
 use crate::store::Store;
 use crate::worker::WorkerOptions;
 
 /// What all outputs of a build share.
 pub(super) struct Outputs<'a> {
     pub(super) store: &'a Store,
-    pub(super) client: &'a Client,
     /// Full names of the request.
     pub(super) names: &'a [String],
-    pub(super) solved: &'a Solved<'a>,
+    pub(super) product: &'a Product<'a>,
+    pub(super) platforms: &'a Platforms,
     /// The image in the store.
     pub(super) main: &'a Assembled,
     pub(super) options: &'a WorkerOptions,
     /// That of the request.
     pub(super) compression: Option<Compression>,
-    /// Where blobs are known to be.
-    pub(super) origins: &'a HashMap<Digest, Vec<Reference>>,
+    /// Knows what is at registries already.
+    pub(super) sender: &'a Sender<'a>,
     pub(super) events: &'a (dyn Fn(Event) + Sync),
 }
 
@@ -83,8 +82,17 @@ pub(super) fn check(request: &BuildRequest) -> Result<Vec<Reference>, Error> {
 }
 
 impl Outputs<'_> {
+    /// Writes all outputs in their order. Returns the images of those that have one.
+    pub(super) fn write_all(&self, outputs: &[Output]) -> Result<Vec<Assembled>, Error> {
+        let mut written = Vec::new();
+        for output in outputs {
+            written.extend(self.write(output)?);
+        }
+        Ok(written)
+    }
+
     /// Writes one output. Returns the image of the outputs that have one.
-    pub(super) fn write(&self, output: &Output) -> Result<Option<Assembled>, Error> {
+    fn write(&self, output: &Output) -> Result<Option<Assembled>, Error> {
         let assembled = match output.form() {
             Some(form) => Some(self.assembled(form)?),
             None => None,
@@ -116,12 +124,12 @@ impl Outputs<'_> {
                 self.push(&names, *by_digest, image)?;
                 format!("type=registry,name={}", names.join(","))
             }
-            (Output::RootfsTar { dest }, _) => {
-                self.rootfs()?.write_tar(dest).map_err(failed)?;
+            (Output::RootfsTar { dest, split }, _) => {
+                export::write_tar(self.store, &self.rootfs(*split)?, dest).map_err(failed)?;
                 format!("type=tar,dest={dest}")
             }
-            (Output::RootfsDirectory { dest }, _) => {
-                self.write_directory(dest)?;
+            (Output::RootfsDirectory { dest, split }, _) => {
+                self.write_directory(dest, *split)?;
                 format!("type=local,dest={}", dest.display())
             }
             _ => return Ok(None),
@@ -145,7 +153,7 @@ impl Outputs<'_> {
             threads: self.options.threads,
             clamp_mtime: self.options.clamp,
         };
-        self.solved.in_form(self.store, form, &layers)
+        self.product.in_form(self.store, form, &layers)
     }
 
     fn push(&self, names: &[String], by_digest: bool, image: &Assembled) -> Result<(), Error> {
@@ -155,20 +163,43 @@ impl Outputs<'_> {
             Ok(if by_digest { reference.with_digest(image.descriptor.digest) } else { reference })
         };
         let targets: Vec<Reference> = names.iter().map(target).collect::<Result<_, Error>>()?;
-        let push = Push { store: self.store, client: self.client, image: &image.descriptor, origins: self.origins };
+        let push = Push { sender: self.sender, image: &image.descriptor };
         push.run(&targets).map_err(failed)
     }
 
-    fn rootfs(&self) -> Result<Rootfs<'_>, Error> {
-        Rootfs::open(self.store, &self.solved.layers).map_err(failed)
+    /// The file systems, each with the directory that it goes into.
+    fn rootfs(&self, split: PlatformSplit) -> Result<Vec<(String, Rootfs<'_>)>, Error> {
+        let splits = self.platforms.splits(split);
+        let open = |image: &'_ Solved<'_>| {
+            let rootfs = Rootfs::open(self.store, image.layers.clone()).map_err(failed)?;
+            let platform = image.target.config.platform();
+            Ok((if splits { directory_name(&platform) } else { String::new() }, rootfs))
+        };
+        let all = self.product.images.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
+        let clash = |(number, (_, rootfs)): (usize, &(String, Rootfs<'_>))| {
+            all[..number].iter().find_map(|(_, earlier)| rootfs.clash(earlier))
+        };
+        match (splits, all.iter().enumerate().find_map(clash)) {
+            (false, Some(path)) => {
+                let path = String::from_utf8_lossy(&path).into_owned();
+                let error =
+                    Error::new(ErrorKind::Output, format!("the images of several platforms have a file /{path}"));
+                Err(error.hint("leave out platform-split=false: each platform then gets a directory of its own"))
+            }
+            _ => Ok(all),
+        }
     }
 
-    fn write_directory(&self, dest: &Path) -> Result<(), Error> {
-        let left_out = self.rootfs()?.write_directory(dest).map_err(failed)?;
-        if let Some(first) = left_out.first() {
-            let first = String::from_utf8_lossy(first);
-            let message = format!("{} devices such as /{first} are not in {}", left_out.len(), dest.display());
-            (self.events)(Event::Warning { code: "device-left-out".to_owned(), message });
+    fn write_directory(&self, dest: &Path, split: PlatformSplit) -> Result<(), Error> {
+        for (name, rootfs) in self.rootfs(split)? {
+            // Joined with an empty name, a path would end in a slash.
+            let dest = if name.is_empty() { dest.to_owned() } else { dest.join(name) };
+            let left_out = rootfs.write_directory(&dest).map_err(failed)?;
+            if let Some(first) = left_out.first() {
+                let first = String::from_utf8_lossy(first);
+                let message = format!("{} devices such as /{first} are not in {}", left_out.len(), dest.display());
+                (self.events)(Event::Warning { code: "device-left-out".to_owned(), message });
+            }
         }
         Ok(())
     }

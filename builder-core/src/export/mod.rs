@@ -28,8 +28,8 @@ use crate::store::{self, Store};
 
 pub(crate) use archive::{export_archive, export_docker_archive};
 pub(crate) use layout::{export_layout, replace_layout};
-pub(crate) use registry::Push;
-pub(crate) use rootfs::Rootfs;
+pub(crate) use registry::{Origins, Push, Sender};
+pub(crate) use rootfs::{Rootfs, write_tar};
 
 /// An export failed. The destination is as it was.
 #[derive(Debug, thiserror::Error)]

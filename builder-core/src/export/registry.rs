@@ -4,9 +4,10 @@
 //! be in one, and sent once however many names and repositories an image has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use crate::digest::Digest;
@@ -14,20 +15,81 @@ use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::registry::{self, Client, Reference, Upload};
 use crate::store::Store;
 
-/// Blobs sent at once.
-const PARALLEL_UPLOADS: usize = 4;
+/// Whether something is done; locked while it is being done.
+type Slot = Arc<Mutex<bool>>;
+
+/// Tells which repositories are known to have a blob.
+pub(crate) type Origins<'a> = &'a (dyn Fn(&Digest) -> Vec<Reference> + Sync);
+
+/// Blobs on their way to registries, each once a repository, however often it is asked for.
+pub(crate) struct Sender<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    origins: Origins<'a>,
+    /// Whether a blob is there, by repository. Locked while it is sent: images of several platforms have some in common.
+    sent: Mutex<HashMap<(String, Digest), Slot>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<'a> Sender<'a> {
+    /// Sends from `store`. `origins` are repositories that are known to have a blob.
+    pub(crate) fn new(store: &'a Store, client: &'a Client, origins: Origins<'a>) -> Self {
+        Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default() }
+    }
+
+    /// Lets everything that is being sent fail.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes sure that the repository of `target` has a blob. The repositories in `done` have it already.
+    pub(crate) fn send(&self, blob: &Descriptor, target: &Reference, done: &[&Reference]) -> Result<(), Error> {
+        let Descriptor { digest, size, .. } = *blob;
+        let slot = {
+            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(sent.entry((target.name(), digest)).or_default())
+        };
+        let mut is_there = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_there {
+            return Ok(());
+        }
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let mut file = self.store.open_blob(&digest).map_err(io::Error::other)?;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(Box::new(Stoppable { file, stopped: Arc::clone(&self.stopped) }))
+        };
+        let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
+        let origins = (self.origins)(&digest);
+        let origin = done.iter().copied().chain(&origins).find(elsewhere);
+        let upload = Upload { digest, size, open: &open, mount_from: origin.map(Reference::repository) };
+        self.client.push_blob(target, upload).map_err(|source| registry_error(target, source))?;
+        *is_there = true;
+        Ok(())
+    }
+}
+
+/// A blob that is read until somebody says stop.
+struct Stoppable {
+    file: File,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.stopped.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("nobody needs it any more")),
+            false => self.file.read(buffer),
+        }
+    }
+}
 
 /// A push.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Push<'a> {
-    /// Has the image.
-    pub(crate) store: &'a Store,
-    /// Knows the way.
-    pub(crate) client: &'a Client,
+    /// Has the image, and knows the way.
+    pub(crate) sender: &'a Sender<'a>,
     /// The manifest or index.
     pub(crate) image: &'a Descriptor,
-    /// Where blobs are known to be already.
-    pub(crate) origins: &'a HashMap<Digest, Vec<Reference>>,
 }
 
 /// The documents of an image, each after those that it names, and its blobs.
@@ -61,7 +123,7 @@ impl Push<'_> {
     }
 
     fn put(&self, target: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
-        let put = self.client.push_manifest(target, &descriptor.media_type, bytes);
+        let put = self.sender.client.push_manifest(target, &descriptor.media_type, bytes);
         put.map(drop).map_err(|source| registry_error(target, source))
     }
 
@@ -81,7 +143,8 @@ impl Push<'_> {
         if parts.documents.iter().any(|(known, _)| known.digest == digest) {
             return Ok(());
         }
-        let bytes = self.store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
+        let bytes =
+            self.sender.store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
         let document_error = |source| Error::Document { what: format!("blob {digest}"), source };
         if is_index(&descriptor.media_type) {
             for entry in Index::parse(&bytes).map_err(document_error)?.manifests {
@@ -103,45 +166,11 @@ impl Push<'_> {
 
     fn has(&self, blob: &Descriptor) -> Result<bool, Error> {
         let digest = blob.digest;
-        self.store.has_blob(&digest).map_err(|source| Error::Store { digest, source })
+        self.sender.store.has_blob(&digest).map_err(|source| Error::Store { digest, source })
     }
 
     fn push_blobs(&self, blobs: &[Descriptor], target: &Reference, done: &[&Reference]) -> Result<(), Error> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.push_blob(blob, target, done) {
-                    failed().get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL_UPLOADS.min(blobs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-
-    fn push_blob(&self, blob: &Descriptor, target: &Reference, done: &[&Reference]) -> Result<(), Error> {
-        let Descriptor { digest, size, .. } = *blob;
-        let store = self.store;
-        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
-            let mut file = store.open_blob(&digest).map_err(io::Error::other)?;
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(Box::new(file))
-        };
-        let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
-        let origins = self.origins.get(&digest).map(Vec::as_slice).unwrap_or_default();
-        let origin = done.iter().copied().chain(origins).find(elsewhere);
-        let upload = Upload { digest, size, open: &open, mount_from: origin.map(Reference::repository) };
-        self.client.push_blob(target, upload).map(drop).map_err(|source| registry_error(target, source))
+        registry::for_each(blobs, |blob| self.sender.send(blob, target, done))
     }
 }
 

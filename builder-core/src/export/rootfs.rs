@@ -25,8 +25,8 @@ use crate::layer::{ensure_tree, extract_contents, tar};
 use crate::request::Destination;
 use crate::store::{LayerDescriptor, Store};
 use crate::sys::file;
-use crate::tree::path::{file_name, parent};
-use crate::tree::{Entry, Kind, MergedTree, Node};
+use crate::tree::path::{file_name, join, parent};
+use crate::tree::{Entry, Kind, MergedTree, Metadata, Node};
 
 /// Bytes moved at once.
 const BUFFER: usize = 256 << 10;
@@ -35,7 +35,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Rootfs<'a> {
     store: &'a Store,
-    layers: &'a [LayerDescriptor],
+    layers: Vec<LayerDescriptor>,
     tree: MergedTree,
 }
 
@@ -58,7 +58,7 @@ fn place(path: &[u8], node: Node<'_>) -> (usize, Vec<u8>) {
 
 impl<'a> Rootfs<'a> {
     /// Reads the trees of `layers`, lowest first.
-    pub(crate) fn open(store: &'a Store, layers: &'a [LayerDescriptor]) -> Result<Self, Error> {
+    pub(crate) fn open(store: &'a Store, layers: Vec<LayerDescriptor>) -> Result<Self, Error> {
         let mut tree = MergedTree::new();
         for (index, layer) in layers.iter().enumerate() {
             let layer_tree =
@@ -89,27 +89,31 @@ impl<'a> Rootfs<'a> {
         Ok(Extracted { dir, names })
     }
 
-    /// Writes the tar, entries sorted by path, without one for the root itself.
-    pub(crate) fn write_tar(&self, dest: &Destination) -> Result<(), Error> {
-        let store_error = |source| Error::WorkDir { source };
-        let work = self.store.work_dir().map_err(store_error)?;
-        let extracted = self.extract(work.path().to_owned())?;
-        write_to(dest, |file| {
-            let mut out = tar::Writer::new(io::BufWriter::with_capacity(BUFFER, file));
-            self.append_all(&mut out, &extracted).map_err(io::Error::other)?;
-            out.finish().map_err(io::Error::other)?.flush()
-        })
+    /// A path that both have, and not both as a directory.
+    pub(crate) fn clash(&self, other: &Self) -> Option<Vec<u8>> {
+        let clashes = |(path, node): &(&[u8], Node<'_>)| {
+            other.tree.get(path).is_some_and(|there| !(node.is_dir() && there.is_dir()))
+        };
+        self.tree.iter().find(clashes).map(|(path, _)| path.to_vec())
     }
 
-    fn append_all(&self, out: &mut tar::Writer<impl Write>, extracted: &Extracted) -> Result<(), tar::Error> {
+    /// Appends what `skip` lets through, below the directory `dir` of the tar.
+    fn append_all(
+        &self,
+        out: &mut tar::Writer<impl Write>,
+        extracted: &Extracted,
+        dir: &str,
+        skip: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), tar::Error> {
+        let below = |path: &[u8]| join(dir.as_bytes(), path);
         let mut first_names: HashMap<(usize, Vec<u8>), &[u8]> = HashMap::new();
         let mut buffer = vec![0; BUFFER];
-        for (path, node) in self.tree.iter().filter(|(path, _)| !path.is_empty()) {
-            let mut entry = Entry { path: path.to_vec(), meta: node.meta.clone(), kind: node.kind.clone() };
+        for (path, node) in self.tree.iter().filter(|(path, _)| !path.is_empty() && !skip(path)) {
+            let mut entry = Entry { path: below(path), meta: node.meta.clone(), kind: node.kind.clone() };
             if let (Some(_), false) = (&node.link, node.is_dir()) {
                 let first = *first_names.entry(place(path, node)).or_insert(path);
                 if first != path {
-                    entry.kind = Kind::Hardlink { target: first.to_vec() };
+                    entry.kind = Kind::Hardlink { target: below(first) };
                 }
             }
             out.append(&entry)?;
@@ -182,6 +186,37 @@ impl<'a> Rootfs<'a> {
         }
         Ok(left_out)
     }
+}
+
+/// Writes a tar of file systems, each below its directory or, where that has no name, at the top. The entries of each are
+/// sorted by path, without one for the root itself.
+pub(crate) fn write_tar(store: &Store, parts: &[(String, Rootfs<'_>)], dest: &Destination) -> Result<(), Error> {
+    let mut extracted = Vec::new();
+    let mut dirs = Vec::new();
+    for (_, rootfs) in parts {
+        let work = store.work_dir().map_err(|source| Error::WorkDir { source })?;
+        extracted.push(rootfs.extract(work.path().to_owned())?);
+        dirs.push(work);
+    }
+    write_to(dest, |file| {
+        let mut out = tar::Writer::new(io::BufWriter::with_capacity(BUFFER, file));
+        for (number, ((dir, rootfs), extracted)) in parts.iter().zip(&extracted).enumerate() {
+            if !dir.is_empty() {
+                out.append(&directory(dir)).map_err(io::Error::other)?;
+            }
+            // Side by side they may have directories in common.
+            let written =
+                |path: &[u8]| dir.is_empty() && parts[..number].iter().any(|(_, it)| it.tree.get(path).is_some());
+            rootfs.append_all(&mut out, extracted, dir, written).map_err(io::Error::other)?;
+        }
+        out.finish().map_err(io::Error::other)?.flush()
+    })
+}
+
+/// A directory of root's, as old as time.
+fn directory(path: &str) -> Entry {
+    let meta = Metadata { mode: 0o755, ..Metadata::default() };
+    Entry { path: path.as_bytes().to_vec(), meta, kind: Kind::Directory { opaque: false } }
 }
 
 /// Mode bits that mean the same for another owner.

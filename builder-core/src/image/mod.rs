@@ -28,7 +28,7 @@ pub use media_type::{Family, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG};
 pub use platform::{NoMatchingPlatform, ParsePlatformError};
 
 pub(crate) use media_type::{is_index, is_manifest, layer_compression, layer_media_type};
-pub(crate) use source::{ImageSource, Section, SourceError};
+pub(crate) use source::{ImageSource, Section, SourceError, import_docker_archive};
 pub(crate) use timestamp::rfc3339;
 #[cfg(test)]
 pub(crate) use validate::validate;

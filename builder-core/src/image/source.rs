@@ -6,11 +6,14 @@
 
 mod archive;
 mod copy;
+mod docker;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+pub(crate) use docker::import_docker_archive;
 
 use super::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Index, MANIFEST_LIMIT, NoMatchingPlatform, ParseError,
@@ -39,6 +42,14 @@ pub(crate) enum SourceError {
     #[error("{} is not an OCI image layout: {reason}", path.display())]
     NotALayout {
         /// The directory or file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Not an archive as Docker writes it.
+    #[error("{} is not an archive for Docker: {reason}", path.display())]
+    NotForDocker {
+        /// The file.
         path: PathBuf,
         /// What is wrong.
         reason: String,
@@ -145,11 +156,13 @@ impl ImageSource {
     pub(crate) fn open_archive(path: &Path) -> Result<Self, SourceError> {
         let io_error = |operation| move |source| SourceError::Io { operation, path: path.to_owned(), source };
         let file = open_regular(path).map_err(io_error("open"))?;
-        let contents = archive::scan(&file).map_err(|error| match error {
+        let failed = |error| match error {
             archive::ScanError::Io(source) => io_error("read")(source),
             archive::ScanError::Form(reason) => SourceError::NotALayout { path: path.to_owned(), reason },
-        })?;
-        Self::new(path, Medium::Archive { file, blobs: contents.blobs }, &contents.index)
+        };
+        let mut contents = archive::scan(&file).map_err(failed)?;
+        let index = archive::index(&mut contents).map_err(failed)?;
+        Self::new(path, Medium::Archive { file, blobs: contents.blobs }, &index)
     }
 
     fn new(path: &Path, medium: Medium, index: &[u8]) -> Result<Self, SourceError> {

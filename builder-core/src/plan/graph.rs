@@ -22,8 +22,10 @@ pub(crate) use run::*;
 pub(crate) struct BuildGraph {
     /// The steps; `steps[i].info.step` is `StepId(i)`, and inputs have smaller numbers than their users.
     pub(crate) steps: Vec<Step>,
-    /// The image at the end.
+    /// The image at the end; of several platforms that of the first.
     pub(crate) target: TargetImage,
+    /// The images for the other platforms, in the order they were asked for.
+    pub(crate) others: Vec<TargetImage>,
     /// What is odd but stops nothing, in the order of the Dockerfile.
     pub(crate) warnings: Vec<Diagnostic>,
     /// Stages that the target does not need, by name or number.
@@ -34,6 +36,11 @@ impl BuildGraph {
     /// Returns the step `id`.
     pub(crate) fn step(&self, id: StepId) -> &Step {
         &self.steps[id.0]
+    }
+
+    /// Returns the images at the end, one for each platform.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &TargetImage> {
+        std::iter::once(&self.target).chain(&self.others)
     }
 
     #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::request::{BuildRequest, ContextSource};
 pub(crate) struct Inputs<'a> {
     request: &'a BuildRequest,
     contexts: Vec<(String, NamedContext)>,
+    /// The first, if there is any.
     platform: Option<Platform>,
     build_platform: Platform,
 }
@@ -30,7 +31,10 @@ impl<'a> Inputs<'a> {
             _ => NamedContext::Image,
         };
         let contexts = request.build_contexts.iter().map(|(name, context)| (name.clone(), kind(context))).collect();
-        let platform = request.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+        let platform = match request.platforms.first().map(String::as_str) {
+            Some("local") => Some(Platform::host()),
+            first => first.map(str::parse).transpose()?,
+        };
         Ok(Self { request, contexts, platform, build_platform: Platform::host() })
     }
 

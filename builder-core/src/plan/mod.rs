@@ -9,8 +9,8 @@
 //! checked here, so that nothing behind this module reads Dockerfile syntax.
 //!
 //! `stages` splits the file, `lower` walks the stages that are needed, `metadata`, `run`, `copy` and `mounts` lower
-//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph. `survey`
-//! looks at a Dockerfile without planning it.
+//! their instructions, `resolve` finds what a name stands for, `scope` holds variables, `steps` the growing graph,
+//! `platforms` makes one graph of the plans for several platforms. `survey` looks at a Dockerfile without planning it.
 
 mod chmod;
 mod config;
@@ -26,6 +26,7 @@ mod metadata;
 mod mount_options;
 mod mounts;
 mod path;
+mod platforms;
 mod remote;
 mod resolve;
 mod run;
@@ -45,6 +46,7 @@ use crate::image::Platform;
 
 pub(crate) use graph::*;
 pub(crate) use inputs::Inputs;
+pub(crate) use platforms::merge;
 pub(crate) use remote::{file_name, git_context, parse_bool, percent_decode};
 pub(crate) use survey::{Bases, Extent, Subject, Survey, UnknownBase, comment_about};
 pub use survey::{Outline, OutlineArg, OutlineCache, OutlineMount};

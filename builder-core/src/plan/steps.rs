@@ -82,12 +82,13 @@ impl Steps {
             steps.push(Step { info, span: draft.source.span, op: draft.op });
         }
         target.renumber(&numbers);
-        BuildGraph { steps, target, warnings, unused_stages: vec![] }
+        BuildGraph { steps, target, others: Vec::new(), warnings, unused_stages: vec![] }
     }
 }
 
 impl TargetImage {
-    fn renumber(&mut self, numbers: &[StepId]) {
+    /// Gives each step its number in `numbers`.
+    pub(super) fn renumber(&mut self, numbers: &[StepId]) {
         let layers = self.history.iter_mut().filter_map(|entry| entry.layer.as_mut());
         for id in layers.chain(self.base.as_mut()).chain(root_step(&mut self.root)) {
             *id = numbers[id.0];
@@ -133,7 +134,7 @@ impl Namer {
 }
 
 /// Whether two steps do the same. An image is what it holds, whatever it is called.
-fn does_the_same(left: &Op, right: &Op) -> bool {
+pub(super) fn does_the_same(left: &Op, right: &Op) -> bool {
     match (left, right) {
         (Op::Image(left), Op::Image(right)) => left.image.digest == right.image.digest,
         _ => left == right,
@@ -146,7 +147,7 @@ fn is_outside(draft: &Draft) -> bool {
 }
 
 /// Calls `change` with each input of `op`.
-fn for_each_input(op: &mut Op, change: &mut dyn FnMut(&mut StepId)) {
+pub(super) fn for_each_input(op: &mut Op, change: &mut dyn FnMut(&mut StepId)) {
     match op {
         Op::Image(_) | Op::Context(_) => {}
         Op::Workdir(op) => root_step(&mut op.parent).into_iter().for_each(change),

@@ -129,10 +129,13 @@ impl Authorizer {
         Self { config, source, said, transport, challenges, tokens }
     }
 
-    /// The credential for a request with what it is known by: the source's where there is one for the host, else the
+    /// The credential for a request with what it is known by: the explicit one, else the
+    /// source's where there is one for the host, else the
     /// table's.
     fn credential(&self, door: &Door<'_>) -> Option<(String, Credential)> {
-        if let Some(source) = self.source.as_ref().filter(|_| self.config.helpers.contain(door.host)) {
+        let explicit = self.config.credentials.is_explicit(door.host, door.repository, door.access);
+        let source = self.source.as_ref().filter(|_| !explicit && self.config.helpers.contain(door.host));
+        if let Some(source) = source {
             let host = image_host(door.host);
             let slot = {
                 let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

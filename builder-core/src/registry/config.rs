@@ -99,7 +99,8 @@ pub enum VerifyTls {
 /// What is special about one host. Without a rule: https with a valid certificate, or, on loopback, whatever answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRule {
-    /// `host[:port]` as in image names; `docker.io` for Docker Hub; `*` for every host without a rule of its own.
+    /// `host[:port]` as in image names; `docker.io` for Docker Hub; `*.example.com` for all hosts below that domain, with
+    /// any port, and `*` for every host, if no rule names the host itself.
     pub host: String,
     /// Whether http will do.
     pub plain_http: PlainHttp,
@@ -162,9 +163,10 @@ pub struct ProxyConfig {
 /// What is special about the names below one prefix, as in `registries.conf` version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryRule {
-    /// `host[:port][/path…]`, matched by whole components.
+    /// `host[:port][/path…]`, matched by whole components; `*.example.com[/path…]` is for all hosts below that domain. What
+    /// is blocked without a port is blocked with any.
     pub prefix: String,
-    /// What takes the place of the prefix in requests; the prefix itself when `None`.
+    /// What takes the place of the prefix when it is read from; the prefix itself when `None`.
     pub location: Option<String>,
     /// Places to ask before that, in order.
     pub mirrors: Vec<Mirror>,

@@ -38,6 +38,9 @@ struct Entry {
     key: String,
     access: Option<Access>,
     credential: Credential,
+    /// Wins over those that are not, and over what a credential source says.
+    #[serde(default)]
+    explicit: bool,
 }
 
 /// The table. Earlier entries win over later ones of equal length, those for one kind of access over those for both.
@@ -52,19 +55,33 @@ impl Credentials {
     /// The key is taken as the files of Docker and Podman write it: with or without `https://`, and Docker Hub also as
     /// `https://index.docker.io/v1/`.
     pub fn insert(&mut self, key: &str, access: Option<Access>, credential: Credential) {
-        self.entries.push(Entry { key: normal_key(key), access, credential });
+        self.entries.push(Entry { key: normal_key(key), access, credential, explicit: false });
+    }
+
+    /// As [`insert`](Self::insert), but this one wins over all that are inserted in that way, however long their keys, and
+    /// over what a credential source says: the user has just said so.
+    pub fn insert_explicit(&mut self, key: &str, access: Option<Access>, credential: Credential) {
+        self.entries.push(Entry { key: normal_key(key), access, credential, explicit: true });
     }
 
     /// Returns the credential for `host/repository` with the key it was found under.
     pub(super) fn find(&self, host: &str, repository: &str, access: Access) -> Option<(&str, &Credential)> {
+        self.entry(host, repository, access).map(|entry| (entry.key.as_str(), &entry.credential))
+    }
+
+    /// Whether the credential for `host/repository` was given explicitly.
+    pub(super) fn is_explicit(&self, host: &str, repository: &str, access: Access) -> bool {
+        self.entry(host, repository, access).is_some_and(|entry| entry.explicit)
+    }
+
+    fn entry(&self, host: &str, repository: &str, access: Access) -> Option<&Entry> {
         let name = format!("{}/{repository}", image_host(host));
         self.entries
             .iter()
             .rev()
             .filter(|entry| entry.access.is_none_or(|only| only == access) && is_prefix(&entry.key, &name))
             // Equal maxima: the last one met counts, which is the first of the table.
-            .max_by_key(|entry| (entry.key.len(), entry.access.is_some()))
-            .map(|entry| (entry.key.as_str(), &entry.credential))
+            .max_by_key(|entry| (entry.explicit, entry.key.len(), entry.access.is_some()))
     }
 }
 
@@ -125,6 +142,17 @@ mod tests {
         ] {
             assert_eq!(pull(stranger, "org/app"), None, "{stranger} must get no credentials");
         }
+    }
+
+    #[test]
+    fn what_was_just_said_wins() {
+        let mut table = Credentials::default();
+        table.insert("quay.io/org/app", None, basic("file"));
+        table.insert_explicit("quay.io", Some(Access::Push), basic("said"));
+        let found = |repository, access| table.find("quay.io", repository, access).map(|(_, found)| found.clone());
+        assert_eq!(found("org/app", Access::Push), Some(basic("said")));
+        assert_eq!(found("org/app", Access::Pull), Some(basic("file")));
+        assert!(table.is_explicit("quay.io", "x", Access::Push) && !table.is_explicit("quay.io", "x", Access::Pull));
     }
 
     #[test]

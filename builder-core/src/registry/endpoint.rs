@@ -26,30 +26,54 @@ pub(super) enum AskedBy {
 /// Returns where to ask for `reference`, in order. The last is the registry itself.
 pub(super) fn endpoints(config: &ClientConfig, reference: &Reference, by: AskedBy) -> Result<Vec<Endpoint>, Error> {
     let name = reference.name();
-    let Some((prefix, rule)) = rule_for(config, &name) else {
-        return Ok(vec![Endpoint {
-            host: api_host(reference.registry()).to_owned(),
-            repository: reference.repository().to_owned(),
-            is_mirror: false,
-        }]);
-    };
+    let Some((matched, rule)) = rule_for(config, &name) else { return Ok(vec![own(reference)]) };
     if rule.blocked {
-        return Err(Error::Blocked { name, prefix });
+        return Err(Error::Blocked { name, prefix: rule.prefix.clone() });
     }
-    let rest = &name[prefix.len()..];
+    let (prefix, rest) = name.split_at(matched);
     let mirrors = rule.mirrors.iter().filter(|mirror| match mirror.pull {
         MirrorPull::All => true,
         MirrorPull::DigestOnly => by == AskedBy::Digest,
         MirrorPull::TagOnly => by == AskedBy::Tag,
     });
     let mut found = mirrors.map(|mirror| rewritten(&mirror.location, rest, true)).collect::<Result<Vec<_>, _>>()?;
-    found.push(rewritten(rule.location.as_deref().unwrap_or(&prefix), rest, false)?);
+    found.push(rewritten(rule.location.as_deref().unwrap_or(prefix), rest, false)?);
     Ok(found)
 }
 
-fn rule_for<'c>(config: &'c ClientConfig, name: &str) -> Option<(String, &'c RegistryRule)> {
-    let with_prefix = config.registries.iter().map(|rule| (canonical(&rule.prefix), rule));
-    with_prefix.filter(|(prefix, _)| is_prefix(prefix, name)).max_by_key(|(prefix, _)| prefix.len())
+/// Returns where `reference` is written to: what it says itself, for locations and mirrors are for readers.
+pub(super) fn home(config: &ClientConfig, reference: &Reference) -> Result<Endpoint, Error> {
+    let name = reference.name();
+    match rule_for(config, &name) {
+        Some((_, rule)) if rule.blocked => Err(Error::Blocked { name, prefix: rule.prefix.clone() }),
+        _ => Ok(own(reference)),
+    }
+}
+
+fn own(reference: &Reference) -> Endpoint {
+    let (host, repository) = (api_host(reference.registry()).to_owned(), reference.repository().to_owned());
+    Endpoint { host, repository, is_mirror: false }
+}
+
+/// The rule that fits most of `name`, with the length of that. One that names the host counts before a wildcard.
+fn rule_for<'c>(config: &'c ClientConfig, name: &str) -> Option<(usize, &'c RegistryRule)> {
+    let fitting = config.registries.iter().filter_map(|rule| Some((matched(rule, name)?, rule)));
+    fitting.max_by_key(|(matched, rule)| (*matched, !rule.prefix.starts_with("*.")))
+}
+
+/// How many bytes of `name` the prefix of `rule` stands for, if it does.
+fn matched(rule: &RegistryRule, name: &str) -> Option<usize> {
+    let prefix = canonical(&rule.prefix);
+    let (wanted, path) = prefix.split_at(prefix.find('/').unwrap_or(prefix.len()));
+    let host = name.split('/').next().unwrap_or_default();
+    // A block is not passed by naming the port as well.
+    let without_port = host.rsplit_once(':').filter(|_| rule.blocked && !wanted.contains(':')).map(|(host, _)| host);
+    let fits = |host: &str| match wanted.strip_prefix('*') {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|sub| !sub.is_empty()),
+        None => host == wanted,
+    };
+    let is_below = is_prefix(path, &name[host.len()..]);
+    (is_below && (fits(host) || without_port.is_some_and(fits))).then_some(host.len() + path.len())
 }
 
 fn canonical(location: &str) -> String {
@@ -107,7 +131,35 @@ mod tests {
         assert_eq!(places("me/x", AskedBy::Tag), ["quay.io/you/x"]);
         assert_eq!(places("meme/x", AskedBy::Tag), ["mirror.corp:5000/meme/x", "registry-1.docker.io/meme/x"]);
         assert_eq!(places("gcr.io/x", AskedBy::Tag), ["gcr.io/x"]);
+        for name in ["evil.io/x", "evil.io:443/x"] {
+            let name = name.parse().unwrap();
+            assert!(matches!(home(&config, &name), Err(Error::Blocked { .. })), "{name}");
+            assert!(matches!(endpoints(&config, &name, AskedBy::Tag), Err(Error::Blocked { .. })), "{name}");
+        }
+        let written = home(&config, &"me/x".parse().unwrap()).unwrap();
+        assert_eq!((written.host.as_str(), written.repository.as_str()), ("registry-1.docker.io", "me/x"));
         let refused = endpoints(&config, &"evil.io/x".parse().unwrap(), AskedBy::Tag);
         assert!(matches!(refused, Err(Error::Blocked { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_wildcard_is_for_subdomains() {
+        let registries = vec![
+            rule("*.example.com", None, &[("mirror.corp/x", MirrorPull::All)]),
+            rule("*.example.com/team", Some("team.corp"), &[]),
+            rule("own.example.com", None, &[]),
+        ];
+        let config = ClientConfig { registries, ..ClientConfig::default() };
+        let places = |name: &str| {
+            let found = endpoints(&config, &name.parse().unwrap(), AskedBy::Tag).unwrap();
+            found.iter().map(|e| format!("{}/{}", e.host, e.repository)).collect::<Vec<_>>()
+        };
+        assert_eq!(places("a.b.example.com/i"), ["mirror.corp/x/i", "a.b.example.com/i"]);
+        assert_eq!(places("a.example.com/team/i"), ["team.corp/i"]);
+        for alone in
+            ["example.com/i", "own.example.com/i", "xexample.com/i", "a.example.com.evil.io/i", "a.example.com:1/i"]
+        {
+            assert_eq!(places(alone), [alone]);
+        }
     }
 }

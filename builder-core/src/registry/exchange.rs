@@ -16,7 +16,7 @@ use super::challenge;
 use super::client::CredentialSource;
 use super::config::{ClientConfig, PlainHttp, RetryPolicy};
 use super::credentials::Access;
-use super::endpoint::{AskedBy, Endpoint, endpoints};
+use super::endpoint::{AskedBy, Endpoint, endpoints, home};
 use super::error::{self, Error};
 use super::reference::{Reference, api_host, canonical_registry};
 use super::retry::retry_after;
@@ -248,11 +248,9 @@ impl Session {
         self.retrying(|| self.send(&call)).map(drop)
     }
 
-    /// Returns the registry itself, without its mirrors: the place to write to.
+    /// Returns the registry that the name says: the place to write to.
     pub(super) fn home(&self, reference: &Reference) -> Result<Endpoint, Error> {
-        let mut places = endpoints(&self.inner.config, reference, AskedBy::Digest)?;
-        places.retain(|endpoint| !endpoint.is_mirror);
-        places.pop().ok_or_else(|| no_place(&reference.name()))
+        home(&self.inner.config, reference)
     }
 
     /// One exchange: finds out how the host is spoken to, answers its challenge once, turns failures into errors.

@@ -26,6 +26,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod manifest;
+mod parallel;
 mod push;
 mod reason;
 mod reference;
@@ -49,6 +50,7 @@ pub(crate) use download::{Answer, Downloader, Validators, Wanted, shown};
 pub(crate) use error::{Cause, Error};
 pub(crate) use exchange::Notice;
 pub(crate) use manifest::ResolvedManifest;
+pub(crate) use parallel::for_each;
 pub(crate) use push::Upload;
 #[cfg(test)]
 pub(crate) use push::Uploaded;

@@ -7,6 +7,7 @@ mod push;
 mod tls;
 
 #[path = "../../tests/support/registry.rs"]
+#[allow(dead_code, reason = "the tests of the command use the rest")]
 mod server;
 
 use std::io::{self, Read};

@@ -87,6 +87,7 @@ impl Transport {
         rules
             .iter()
             .find(|rule| normal(&rule.host) == normal(host))
+            .or_else(|| rules.iter().find(|rule| is_subdomain(&rule.host, host)))
             .or_else(|| rules.iter().find(|rule| rule.host == "*"))
     }
 
@@ -266,6 +267,14 @@ pub(super) fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether `host`, with any port, is below the domain of a rule `*.DOMAIN`.
+fn is_subdomain(rule: &str, host: &str) -> bool {
+    let host = canonical_registry(host);
+    let host = host.split_once(':').map_or(host.as_str(), |(host, _)| host);
+    let domain = rule.strip_prefix('*').filter(|domain| domain.len() > 1);
+    domain.is_some_and(|domain| host.strip_suffix(domain).is_some_and(|sub| !sub.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +288,10 @@ mod tests {
         {
             assert!(transport.rule(host).is_some(), "{host}");
         }
+        let hosts = vec![HostRule::new("*.example.com")];
+        let wild = Transport::new(Arc::new(ClientConfig { hosts, ..ClientConfig::default() }));
+        assert!(wild.rule("a.b.Example.com:5000").is_some() && wild.rule("example.com").is_none());
+        assert!(wild.rule("xexample.com").is_none() && wild.rule("a.example.com.evil.io").is_none());
         for host in ["auth.docker.io", "quay.io:444", "h", "h:443", "h:50000", "xquay.io"] {
             assert!(transport.rule(host).is_none(), "{host}");
         }

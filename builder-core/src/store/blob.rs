@@ -221,7 +221,6 @@ pub(crate) struct BlobWriter {
 }
 
 impl BlobWriter {
-    #[cfg(test)]
     /// Puts the blob into the store and returns its digest and size in bytes.
     pub(crate) fn commit(self) -> Result<(Digest, u64)> {
         let digest = Digest::from_bytes(self.hasher.finalize().into());

@@ -6,23 +6,18 @@
 mod promise;
 
 use std::collections::HashMap;
-use std::io::{self, Read};
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::digest::{CacheKey, Digest};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::image::{
     self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, Platform, SourceError,
 };
 use crate::plan::{ImageName, ImageResolver, ResolveError, ResolvedImage};
-use crate::registry::{self, BlobReader, Client, Reference};
+use crate::registry::{self, Client, Reference, ResolvedManifest};
 use crate::request::{ContextSource, PullPolicy};
 use crate::store::{LayerDescriptor, Store};
-
-/// Layers fetched at once.
-const PARALLEL_FETCHES: usize = 4;
 
 /// Where the blobs of an image are, if not in the store.
 #[derive(Debug, Clone)]
@@ -117,6 +112,10 @@ pub(crate) struct Images {
     found: Mutex<HashMap<Digest, Found>>,
     /// Those whose layers come when somebody reads them.
     promised: Mutex<Vec<Found>>,
+    /// What registries said their names mean: asked once a name, so that all platforms come from the same index.
+    answers: Mutex<HashMap<String, ResolvedManifest>>,
+    /// Images that were named in the store, by name: one for each platform.
+    named: Mutex<HashMap<String, Vec<Descriptor>>>,
 }
 
 impl Images {
@@ -127,7 +126,8 @@ impl Images {
         contexts: Vec<(String, ContextSource)>,
         policy: PullPolicy,
     ) -> Self {
-        Self { store, client, contexts, policy, found: Mutex::default(), promised: Mutex::default() }
+        let (found, promised, answers, named) = Default::default();
+        Self { store, client, contexts, policy, found, promised, answers, named }
     }
 
     /// For each layer of the images that were resolved, the repositories that have it.
@@ -187,6 +187,10 @@ impl Images {
         if image::is_index(&descriptor.media_type) {
             let index = Index::parse(&bytes).map_err(document)?;
             let Ok(chosen) = index.choose(platform) else { return Ok(None) };
+            // Of an index that was fetched for some platforms, the others are where it came from.
+            if !self.store.has_blob(&chosen.digest).map_err(store)? {
+                return Ok(None);
+            }
             descriptor = chosen.clone();
             bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
         }
@@ -202,7 +206,7 @@ impl Images {
         let name = reference.to_string();
         let registry = |source| ImageError::Registry { name: name.clone(), source };
         let document = |source| ImageError::Document { name: name.clone(), source };
-        let mut resolved = self.client.resolve(reference).map_err(registry)?;
+        let mut resolved = self.answer(reference).map_err(registry)?;
         if image::is_index(&resolved.media_type) {
             let index = Index::parse(&resolved.bytes).map_err(document)?;
             let chosen =
@@ -211,7 +215,7 @@ impl Images {
             resolved = match self.store.read_blob(&digest, MANIFEST_LIMIT) {
                 // The manifest is known by its digest: no need to ask again.
                 Ok(bytes) if Digest::of(&bytes) == digest => {
-                    registry::ResolvedManifest { digest, media_type: chosen.media_type.clone(), bytes }
+                    ResolvedManifest { digest, media_type: chosen.media_type.clone(), bytes }
                 }
                 _ => self.client.manifest_by_digest(reference, digest).map_err(registry)?,
             };
@@ -230,6 +234,17 @@ impl Images {
         let config = ImageConfig::parse(&config).map_err(document)?;
         let (place, origin) = (Place::Registry(reference.clone()), Some(reference.clone()));
         Ok(Found { descriptor, manifest, config, place, origin })
+    }
+
+    /// What the registry has under the name, as it said when it was first asked.
+    fn answer(&self, reference: &Reference) -> Result<ResolvedManifest, registry::Error> {
+        let name = reference.to_string();
+        let lock = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&name) {
+            return Ok(known.clone());
+        }
+        let answer = self.client.resolve(reference)?;
+        Ok(lock().entry(name).or_insert(answer).clone())
     }
 
     fn by_context(&self, context: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
@@ -302,112 +317,28 @@ impl Images {
         Ok((found, layers))
     }
 
-    /// Brings blobs into the store, several at once.
-    pub(super) fn fetch_all(
-        &self,
-        name: &str,
-        place: &Place,
-        blobs: &[Descriptor],
-        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
-    ) -> Result<(), ImageError> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.fetch_blob(name, place, blob, progress) {
-                    failed().get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL_FETCHES.min(blobs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-
-    /// Names a fetched image in the store, so that the next build finds it there.
+    /// Names a fetched image in the store, so that the next build finds it there. Images of several platforms that came
+    /// under one name are found under one index.
     fn remember(&self, found: &Found) -> Result<(), ImageError> {
         let Place::Registry(reference) = &found.place else { return Ok(()) };
         let name = reference.to_string();
         let store = |source| ImageError::Store { name: name.clone(), source };
-        self.store.tag_image(&name, &found.descriptor).map_err(store)
-    }
-
-    fn fetch_blob(
-        &self,
-        name: &str,
-        place: &Place,
-        blob: &Descriptor,
-        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
-    ) -> Result<(), ImageError> {
-        let store = |source| ImageError::Store { name: name.to_owned(), source };
-        let there = || self.store.blob_size(&blob.digest).map(|size| size == Some(blob.size)).map_err(store);
-        if there()? {
-            return Ok(());
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let images = named.entry(name.clone()).or_default();
+        if !images.iter().any(|image| image.digest == found.descriptor.digest) {
+            let platform = Some(found.config.platform());
+            images.push(Descriptor { platform, ..found.descriptor.clone() });
         }
-        // Whoever else fetches it holds this lock; then it is there.
-        let lock = self.store.lock_step(&CacheKey(*blob.digest.as_bytes()), &mut || ControlFlow::Continue(()));
-        let _lock = lock.map_err(store)?;
-        if there()? {
-            return Ok(());
-        }
-        match place {
-            Place::Store => {
-                let reason = format!("the store lacks its layer {}", blob.digest);
-                Err(ImageError::Inconsistent { name: name.to_owned(), reason })
+        let descriptor = match images.len() {
+            0 | 1 => found.descriptor.clone(),
+            _ => {
+                images.sort_by_key(|image| image.digest);
+                let index = Index { manifests: images.clone(), ..Index::default() }.to_canonical_json();
+                let digest = self.store.put_blob(&index).map_err(store)?;
+                Descriptor::new(image::MEDIA_TYPE_INDEX, digest, index.len() as u64)
             }
-            Place::Layout(source) => {
-                let wrap = |source| ImageError::Source { name: name.to_owned(), source };
-                source.copy_blob(&self.store, blob).map_err(wrap)
-            }
-            Place::Registry(reference) => {
-                let registry = |source| ImageError::Registry { name: name.to_owned(), source };
-                let mut reader = self.client.blob(reference, blob.digest, blob.size).map_err(registry)?;
-                let mut writer = self.store.blob_writer_unhashed().map_err(store)?;
-                copy(&mut reader, &mut writer, &mut |done| progress(&blob.digest, done, blob.size)).map_err(
-                    |error| match error {
-                        CopyError::Read(error) => {
-                            registry(BlobReader::unwrap_error(error, &format!("layer {}", blob.digest)))
-                        }
-                        CopyError::Write(source) => ImageError::Copy { name: name.to_owned(), source },
-                    },
-                )?;
-                // The reader has verified digest and size when it came to its end.
-                writer.commit_as(blob.digest).map(drop).map_err(store)
-            }
-        }
-    }
-}
-
-enum CopyError {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-fn copy(reader: &mut impl Read, writer: &mut impl io::Write, tell: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut done = 0;
-    let mut told = 0;
-    loop {
-        let n = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(CopyError::Read(error)),
         };
-        writer.write_all(&buffer[..n]).map_err(CopyError::Write)?;
-        done += n as u64;
-        if done - told >= 1 << 20 {
-            told = done;
-            tell(done);
-        }
+        self.store.tag_image(&name, &descriptor).map_err(store)
     }
 }
 

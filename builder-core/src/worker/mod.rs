@@ -5,8 +5,10 @@
 //! directories on disk are made when a `RUN` is about to start.
 
 mod archive;
+mod blobs;
 mod context;
 mod copy;
+mod emulation;
 mod exec;
 mod files;
 mod images;
@@ -30,6 +32,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use context::{Context, ignore_rules, selects};
+pub(crate) use emulation::foreign;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;

@@ -107,6 +107,8 @@ pub(crate) enum Fault {
     Early(u16),
     /// This header is left out.
     Without(&'static str),
+    /// The body comes byte by byte, each in a packet of its own.
+    Drip,
 }
 
 struct Planned {
@@ -265,6 +267,28 @@ impl Registry {
     /// Sets how many tags come on a page.
     pub(crate) fn set_page(&self, page: usize) {
         self.state().page = page;
+    }
+
+    /// How many requests came since the log was taken.
+    pub(crate) fn requests(&self) -> usize {
+        self.state().log.len()
+    }
+
+    /// What manifests name but their repository lacks: such an image is broken.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let state = self.state();
+        let mut missing = Vec::new();
+        for ((repository, name), (_, bytes)) in &state.manifests {
+            let text = String::from_utf8_lossy(bytes);
+            for digest in text.split('"').filter(|word| word.starts_with("sha256:")) {
+                let is_manifest = state.manifests.contains_key(&(repository.clone(), digest.to_owned()));
+                let is_blob = state.blobs.contains_key(digest) && !state.is_hidden(repository, digest);
+                if !is_manifest && !is_blob {
+                    missing.push(format!("{repository}:{name} lacks {digest}"));
+                }
+            }
+        }
+        missing
     }
 
     /// Returns and forgets the requests so far.
@@ -675,7 +699,13 @@ fn write_response<S: Read + Write>(
     head.push_str("\r\n");
     let out = wire.get_mut();
     out.write_all(head.as_bytes())?;
-    if request.method != "HEAD" {
+    if matches!(fault, Some(Fault::Drip)) {
+        stream.set_nodelay(true)?;
+        for byte in &response.body {
+            out.write_all(&[*byte])?;
+            out.flush()?;
+        }
+    } else if request.method != "HEAD" {
         out.write_all(&response.body[..sent])?;
     }
     out.flush()?;

@@ -23,7 +23,13 @@ pub(super) struct Contents {
     /// Its blobs.
     pub(super) blobs: Offsets,
     /// Its `index.json`, at most one byte more than the limit.
-    pub(super) index: Vec<u8>,
+    pub(super) index: Option<Vec<u8>>,
+    /// Its `manifest.json`, likewise: it is an archive for Docker.
+    pub(super) docker: Option<Vec<u8>>,
+    /// Offset and size in bytes of every file, by path.
+    pub(super) files: HashMap<Vec<u8>, (u64, u64)>,
+    /// Targets of symbolic links, by path.
+    pub(super) links: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Why an archive cannot be read.
@@ -47,7 +53,9 @@ fn form<T>(text: impl Into<String>) -> Result<T, ScanError> {
 /// Reads all headers of `file`.
 pub(super) fn scan(file: &File) -> Result<Contents, ScanError> {
     let length = file.metadata()?.len();
-    let mut scan = Scan { file, length, blobs: Offsets::new(), index: None, docker: false };
+    let contents =
+        Contents { blobs: Offsets::new(), index: None, docker: None, files: HashMap::new(), links: HashMap::new() };
+    let mut scan = Scan { file, length, contents };
     let mut at = 0;
     let mut next = Overrides::default();
     let mut block = [0; BLOCK];
@@ -58,10 +66,15 @@ pub(super) fn scan(file: &File) -> Result<Contents, ScanError> {
         }
         at = scan.entry(&block, at, &mut next)?;
     }
-    match scan.index {
-        Some(index) => Ok(Contents { blobs: scan.blobs, index }),
-        None if scan.docker => form("it is a docker archive (manifest.json without index.json)"),
-        None => form("no index.json"),
+    Ok(scan.contents)
+}
+
+/// The text of `index.json`.
+pub(super) fn index(contents: &mut Contents) -> Result<Vec<u8>, ScanError> {
+    match (contents.index.take(), &contents.docker) {
+        (Some(index), _) => Ok(index),
+        (None, Some(_)) => form("it is a docker archive (manifest.json without index.json)"),
+        (None, None) => form("no index.json"),
     }
 }
 
@@ -75,9 +88,7 @@ struct Overrides {
 struct Scan<'f> {
     file: &'f File,
     length: u64,
-    blobs: Offsets,
-    index: Option<Vec<u8>>,
-    docker: bool,
+    contents: Contents,
 }
 
 impl Scan<'_> {
@@ -104,6 +115,9 @@ impl Scan<'_> {
         } else {
             let entry = std::mem::take(next);
             let path = entry.path.unwrap_or_else(|| header.path_bytes().into_owned());
+            if let (true, Some(target)) = (kind.is_symlink(), header.link_name_bytes()) {
+                self.contents.links.insert(plain(&path).to_vec(), target.into_owned());
+            }
             self.file_entry(kind, &path, data, size)?;
         }
         Ok(end.next_multiple_of(BLOCK as u64))
@@ -140,7 +154,7 @@ impl Scan<'_> {
     }
 
     fn file_entry(&mut self, kind: tar::EntryType, path: &[u8], at: u64, size: u64) -> Result<(), ScanError> {
-        let path = path.strip_prefix(b"./").unwrap_or(path);
+        let path = plain(path);
         if kind.is_gnu_sparse() {
             return form("it has sparse entries");
         }
@@ -148,18 +162,22 @@ impl Scan<'_> {
             return Ok(());
         }
         if path == b"index.json" {
-            if self.index.is_some() {
+            if self.contents.index.is_some() {
                 return form("it has index.json twice");
             }
-            self.index = Some(self.read(at, size.min(MANIFEST_LIMIT + 1))?);
+            self.contents.index = Some(self.read(at, size.min(MANIFEST_LIMIT + 1))?);
         } else if path == b"manifest.json" {
-            self.docker = true;
+            if self.contents.docker.is_some() {
+                return form("it has manifest.json twice");
+            }
+            self.contents.docker = Some(self.read(at, size.min(MANIFEST_LIMIT + 1))?);
         } else if let Some(hex) = path.strip_prefix(b"blobs/sha256/") {
             let digest = std::str::from_utf8(hex).ok().and_then(|hex| format!("sha256:{hex}").parse().ok());
             if let Some(digest) = digest {
-                self.blobs.insert(digest, (at, size));
+                self.contents.blobs.insert(digest, (at, size));
             }
         }
+        self.contents.files.insert(path.to_vec(), (at, size));
         Ok(())
     }
 
@@ -169,6 +187,10 @@ impl Scan<'_> {
         self.file.read_exact_at(&mut bytes, at)?;
         Ok(bytes)
     }
+}
+
+fn plain(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"./").unwrap_or(path)
 }
 
 /// Sum of the header's bytes with the checksum field taken as blanks.

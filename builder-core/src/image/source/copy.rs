@@ -47,7 +47,7 @@ impl ImageSource {
 }
 
 /// Copies in larger pieces than [`io::copy`] does between things that are not files.
-fn copy(mut reader: impl Read, writer: &mut impl io::Write) -> io::Result<()> {
+pub(super) fn copy(mut reader: impl Read, writer: &mut impl io::Write) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         match reader.read(&mut buffer) {

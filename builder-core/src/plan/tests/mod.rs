@@ -5,6 +5,7 @@ mod config;
 mod copy;
 mod errors;
 mod onbuild;
+mod platforms;
 mod run;
 mod stages;
 

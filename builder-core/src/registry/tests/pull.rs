@@ -79,7 +79,8 @@ fn a_blob_survives_resets_silence_and_servers_without_ranges() {
     registry.add_blob(&blob);
     let silence = Duration::from_millis(200);
     let client = Client::new(ClientConfig { timeouts: Timeouts { silence, ..config().timeouts }, ..config() });
-    let faults: [&[Fault]; 6] = [
+    let faults: [&[Fault]; 7] = [
+        &[Fault::Short(299_000), Fault::Drip],
         &[Fault::Reset(100_000)],
         &[Fault::Reset(0), Fault::Reset(1)],
         &[Fault::Silence(100_000)],

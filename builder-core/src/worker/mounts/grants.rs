@@ -1,5 +1,6 @@
 //! What the caller hands to commands, and what a Dockerfile may ask for only with the caller's consent.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -35,7 +36,7 @@ pub(crate) struct Refusal {
     /// What it asks for.
     pub(crate) what: String,
     /// What would allow it.
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl Grants {
@@ -76,7 +77,7 @@ impl Grants {
             refusals.extend(self.refusals(op).map(|(what, hint)| Refusal {
                 step: step.id(),
                 what: what.to_owned(),
-                hint: Some(hint),
+                hint: Some(hint.into()),
             }));
         }
         refusals
@@ -88,7 +89,7 @@ impl Grants {
         let by_ssh = |source: &&CopySourceOp| matches!(source, CopySourceOp::Git(git) if git.is_by_ssh());
         let CopySourceOp::Git(git) = op.sources.iter().find(by_ssh)? else { return None };
         let what = format!("{} is reached by ssh, and no ssh agent was given", git.url);
-        let hint = Some("build with --ssh default, or --ssh default=KEYFILE");
+        let hint = Some("build with --ssh default, or --ssh default=KEYFILE".into());
         (!self.agents.contains_key(DEFAULT_AGENT)).then_some(Refusal { step: step.id(), what, hint })
     }
 

@@ -1,0 +1,92 @@
+//! Blobs of images on their way into the store: from a registry or a layout, each once even by builds side by side.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use super::images::{ImageError, Images, Place};
+use crate::digest::{CacheKey, Digest};
+use crate::image::Descriptor;
+use crate::registry::{self, BlobReader};
+
+impl Images {
+    /// Brings blobs into the store, several at once. `progress` is told the blob, its bytes so far and in all.
+    pub(super) fn fetch_all(
+        &self,
+        name: &str,
+        place: &Place,
+        blobs: &[Descriptor],
+        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
+    ) -> Result<(), ImageError> {
+        registry::for_each(blobs, |blob| self.fetch_blob(name, place, blob, progress))
+    }
+
+    pub(super) fn fetch_blob(
+        &self,
+        name: &str,
+        place: &Place,
+        blob: &Descriptor,
+        progress: &(dyn Fn(&Digest, u64, u64) + Sync),
+    ) -> Result<(), ImageError> {
+        let store = |source| ImageError::Store { name: name.to_owned(), source };
+        let there = || self.store.blob_size(&blob.digest).map(|size| size == Some(blob.size)).map_err(store);
+        if there()? {
+            return Ok(());
+        }
+        // Whoever else fetches it holds this lock; then it is there.
+        let lock = self.store.lock_step(&CacheKey(*blob.digest.as_bytes()), &mut || ControlFlow::Continue(()));
+        let _lock = lock.map_err(store)?;
+        if there()? {
+            return Ok(());
+        }
+        match place {
+            Place::Store => {
+                let reason = format!("the store lacks its layer {}", blob.digest);
+                Err(ImageError::Inconsistent { name: name.to_owned(), reason })
+            }
+            Place::Layout(source) => {
+                let wrap = |source| ImageError::Source { name: name.to_owned(), source };
+                source.copy_blob(&self.store, blob).map_err(wrap)
+            }
+            Place::Registry(reference) => {
+                let registry = |source| ImageError::Registry { name: name.to_owned(), source };
+                let mut reader = self.client.blob(reference, blob.digest, blob.size).map_err(registry)?;
+                let mut writer = self.store.blob_writer_unhashed().map_err(store)?;
+                copy(&mut reader, &mut writer, &mut |done| progress(&blob.digest, done, blob.size)).map_err(
+                    |error| match error {
+                        CopyError::Read(error) => {
+                            registry(BlobReader::unwrap_error(error, &format!("layer {}", blob.digest)))
+                        }
+                        CopyError::Write(source) => ImageError::Copy { name: name.to_owned(), source },
+                    },
+                )?;
+                // The reader has verified digest and size when it came to its end.
+                writer.commit_as(blob.digest).map(drop).map_err(store)
+            }
+        }
+    }
+}
+
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+fn copy(reader: &mut impl Read, writer: &mut impl io::Write, tell: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    let mut told = 0;
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error)),
+        };
+        writer.write_all(&buffer[..n]).map_err(CopyError::Write)?;
+        done += n as u64;
+        if done - told >= 1 << 20 {
+            told = done;
+            tell(done);
+        }
+    }
+}
