@@ -41,7 +41,7 @@ impl<'e> Project<'e> {
                 lines: lines(&[
                     "COPY a /w/a",
                     "RUN find a -type f | sort | xargs cat > sum",
-                    "RUN mkdir out && echo 1 > out/x",
+                    "RUN mkdir -p out && echo 1 > out/x",
                 ]),
             },
             Stage {
@@ -338,6 +338,9 @@ fn a_build_after_an_edit_gives_what_a_clean_build_gives() {
             built += 1;
             cached += warm.steps().iter().filter(|step| step.starts_with("CACHED")).count();
             done += warm.steps().len();
+        }
+        if warm.code != 0 {
+            println!("{}", warm.stderr);
         }
         let edit = project.edit();
         history.push(format!("{number}: {edit}"));
