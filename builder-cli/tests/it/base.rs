@@ -26,7 +26,7 @@ fn layers_of_a_base_are_fetched_when_somebody_reads_them() {
     for (instructions, read) in cases {
         let env = Env::new();
         env.file("one", "1\n");
-        env.file("Dockerfile", &format!("FROM {host}/base:1 AS base\nFROM base\n{instructions}\n"));
+        env.file("Dockerfile", format!("FROM {host}/base:1 AS base\nFROM base\n{instructions}\n"));
         let output = format!("type=registry,name={host}/app:1");
         env.run(&["build", "--output", &output, "context"]).ok();
         let log = registry.take_log();
@@ -40,7 +40,7 @@ fn layers_of_a_base_are_fetched_when_somebody_reads_them() {
         );
         assert!(!log.iter().any(|logged| logged.line.starts_with("PATCH /v2/app") && logged.line.contains(&base)));
         // Who reads it has all of it, and the store knows the image by its name.
-        env.file("Dockerfile", &format!("FROM {host}/base:1\nCOPY one /y\n"));
+        env.file("Dockerfile", format!("FROM {host}/base:1\nCOPY one /y\n"));
         let offline = env.run(&["build", "--pull=never", "--output", "type=cacheonly", "context"]);
         assert_eq!(offline.code == 0, read, "{instructions}: {}", offline.stderr);
     }
@@ -52,7 +52,7 @@ fn an_output_of_this_machine_has_all_layers() {
     add_base(&registry, "base", "1");
     let host = registry.host();
     let env = Env::new();
-    env.file("Dockerfile", &format!("FROM {host}/base:1\nLABEL a=b\n"));
+    env.file("Dockerfile", format!("FROM {host}/base:1\nLABEL a=b\n"));
     env.run(&["build", "-t", "named", "--output", "type=oci,tar=false,dest=out", "context"]).ok();
     let image = crate::image::Image::open(&env.path("out"), None);
     let wanted: BTreeSet<String> = layers(&image.manifest).into_iter().collect();

@@ -1,14 +1,14 @@
 //! One build, from the text of the Dockerfile to the outputs.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::agents::Agents;
-use super::assemble::{Assembled, Product, Solved};
+use super::deliver::{Delivery, SolvedBuild};
 use super::findings::{self, Known};
 use super::journal::Journal;
-use super::output::{self, Outputs};
+use super::output;
 use super::platforms::Platforms;
+use super::solving::{Solving, check_push};
 use super::task::HostFacts;
 use super::uploads::Uploading;
 use super::{Cancel, cache, contexts};
@@ -16,21 +16,16 @@ use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::digest::Digest;
 use crate::dockerfile::{Dockerfile, Parsed, Recovered};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, StepId};
+use crate::event::Event;
 use crate::export::Sender;
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
-use crate::image::rfc3339;
-use crate::plan::{self, BuildGraph, Inputs, Op, PlanRequest, RootInput, TargetImage};
-use crate::registry::{Client, ClientConfig, Reference};
-use crate::request::{BuildOutcome, BuildRequest, Compression, MediaTypes, Output};
-use crate::rootless;
+use crate::plan::{self, BuildGraph, Inputs, PlanRequest};
+use crate::registry::{Client, ClientConfig};
+use crate::request::{BuildOutcome, BuildRequest, Compression, Output};
 use crate::sandbox::KillSwitch;
-use crate::solver::{SolveFailure, SolveOptions, solve};
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{
-    self, BuildWorker, Contexts, Grants, Images, Purpose, Refusal, Root, StepOutput, WorkerOptions, dependencies,
-};
+use crate::worker::{self, BuildWorker, Contexts, Grants, Images, Purpose, Refusal, WorkerOptions};
 
 pub(super) type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
@@ -107,105 +102,10 @@ pub(super) fn run(
     let outputs = outputs.inspect_err(|_| journal.write(&worker, None, &[], events))?;
 
     worker.save_caches();
-    let results =
-        cache::Results { graph: &graph, worker: &worker, outputs: &outputs, compression: options.compression };
-    let image = |target| {
-        let done = target_done(target, &worker);
-        let mut solved = solved(&graph, target, &outputs, &images, (epoch.or(done), facts.now.0));
-        solved.inline = results.inline(request, target);
-        cache::recompress(request, &mut solved, (store, &worker.layer_options()))?;
-        Ok(solved)
-    };
-    let images = graph.targets().map(image).collect::<Result<_, Error>>()?;
-    let product = Product { images, shape: platforms.shape };
-    let assembled =
-        product.assemble(store, MediaTypes::Oci).map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
-    let name_error = |error: &crate::store::Error| Error::from_source(ErrorKind::Store, error);
-    for name in &names {
-        store.tag_image(name, &assembled.descriptor).map_err(|e| name_error(&e))?;
-        events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
-    }
-    journal.write(&worker, Some(assembled.descriptor.digest), &names, events);
-    let outputs = Outputs {
-        store,
-        names: &names,
-        product: &product,
-        platforms: &platforms,
-        main: &assembled,
-        options: &options,
-        compression: request.compression,
-        sender: &sender,
-        events,
-    };
-    rootless::take_umask(facts.umask);
-    let written = outputs.write_all(&request.outputs)?;
-    let image = written.first().unwrap_or(&assembled);
-    if image.descriptor.digest != assembled.descriptor.digest {
-        journal.write(&worker, Some(image.descriptor.digest), &names, events);
-    }
-    let writer = cache::Writer { store, client, origins: &origins, events };
-    writer.finish(request, &results, image)?;
-    store.sync().map_err(|e| name_error(&e))?;
-    if let Some(max) = request.cache_max {
-        store.release().and_then(|()| store.enforce_limit(max)).map_err(|e| name_error(&e))?;
-    }
-    // What went out is what the caller asks about.
-    Ok(outcome(image, names))
-}
-
-fn outcome(image: &Assembled, names: Vec<String>) -> BuildOutcome {
-    BuildOutcome {
-        digest: image.descriptor.digest,
-        config_digest: image.config_digest,
-        media_type: image.descriptor.media_type.clone(),
-        size: image.descriptor.size,
-        names,
-    }
-}
-
-/// What doing the steps needs.
-struct Solving<'a> {
-    request: &'a BuildRequest,
-    graph: &'a BuildGraph,
-    source: &'a SourceFile,
-    worker: &'a BuildWorker<'a>,
-    cancel: &'a Cancel,
-    events: Events<'a>,
-}
-
-impl Solving<'_> {
-    /// Does the steps, and has the layers of the images here if somebody reads them. What a shared cache promised and does
-    /// not give is made here.
-    fn run(&self, uploading: &Uploading<'_, '_>) -> Result<Vec<StepOutput>, Error> {
-        std::thread::scope(|scope| {
-            let prefetch = scope.spawn(|| self.worker.prefetch_caches().inspect_err(|_| self.cancel.throw()));
-            let outputs = loop {
-                match (self.attempt(uploading), self.worker.blamed_cache()) {
-                    // Each time there is less of caches.
-                    (Err(_), Some(blamed)) => self.worker.do_without(&blamed),
-                    (outputs, _) => break outputs,
-                }
-            };
-            prefetch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            outputs
-        })
-    }
-
-    fn attempt(&self, uploading: &Uploading<'_, '_>) -> Result<Vec<StepOutput>, Error> {
-        let Self { request, graph, worker, events, .. } = self;
-        let inputs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-        // Steps wait for networks and for each other more than they compute.
-        let jobs = request.jobs.unwrap_or_else(|| (2 * usable_cpus()).max(4));
-        let options = SolveOptions { jobs, no_cache: request.no_cache || request.cache_ttl == Some(0) };
-        // It is not the step that failed.
-        let told = |event: Event| match event {
-            Event::StepFailed { .. } if worker.blamed_cache().is_some() => {}
-            event => events(event),
-        };
-        let outputs =
-            solve(&inputs, uploading, options, &told).map_err(|failure| locate(failure, graph, self.source))?;
-        cache::bring(request, graph, worker, &outputs, events).map(|()| outputs)
-    }
+    let solved = SolvedBuild { graph: &graph, worker: &worker, outputs: &outputs, images: &images, epoch };
+    let delivery =
+        Delivery { store, client, request, facts, journal: &journal, platforms: &platforms, options: &options };
+    delivery.run(&solved, names, &sender, events)
 }
 
 /// What all steps have in common, on a machine that can do them all.
@@ -230,21 +130,6 @@ pub(super) fn worker_options(
         grants,
         purpose: Purpose::Build,
     }
-}
-
-/// Finds out whether the image may be pushed, while the build runs, and ends it if not.
-fn check_push(client: &Client, targets: &[Reference], cancel: &Cancel) -> Result<(), Error> {
-    let mut repositories: Vec<&Reference> = targets.iter().collect();
-    repositories.sort_unstable_by_key(|target| target.name());
-    repositories.dedup_by_key(|target| target.name());
-    for target in repositories {
-        client.check_push(target).map_err(|error| {
-            cancel.throw();
-            let this = Error::from_source(ErrorKind::Registry, &error).context(format!("{target} cannot be pushed"));
-            error.hint().into_iter().fold(this, Error::hint)
-        })?;
-    }
-    Ok(())
 }
 
 /// CPUs that this process may use.
@@ -327,78 +212,4 @@ fn effective_compression(request: &BuildRequest) -> Compression {
     let of_output = |output: &Output| output.form().and_then(|form| form.compression);
     let asked = request.compression;
     asked.or_else(|| request.outputs.iter().find_map(of_output)).unwrap_or_default()
-}
-
-/// Completes the error of a step with the place in the Dockerfile.
-pub(super) fn locate(failure: SolveFailure<Error>, graph: &BuildGraph, source: &SourceFile) -> Error {
-    let SolveFailure { step, error } = failure;
-    let step = graph.step(step);
-    if error.kind() == ErrorKind::Cancelled {
-        return error;
-    }
-    let Some(span) = step.span else {
-        return error.context(step.info.name.clone());
-    };
-    let code = match error.kind() {
-        ErrorKind::StepFailed => "step-failed",
-        ErrorKind::Context => "context",
-        ErrorKind::HostUnsupported => "host-unsupported",
-        ErrorKind::Registry => "registry",
-        ErrorKind::Store => "store",
-        ErrorKind::Internal => "internal",
-        _ => "step",
-    };
-    let diagnostic = Diagnostic::error(code, error.to_string()).at(span);
-    let rendered = diagnostic.render(source);
-    error.diagnostic(rendered)
-}
-
-/// When the last step of an image was done.
-fn target_done(target: &TargetImage, worker: &BuildWorker<'_>) -> Option<i64> {
-    target.history.iter().filter_map(|entry| worker.created(entry.layer?)).max()
-}
-
-/// Puts together what the image is made of.
-///
-/// It is as old as `done`, its last step: built again from the cache it is the same image. One without steps of its own
-/// is as old as its base, or as this build.
-fn solved<'a>(
-    graph: &BuildGraph,
-    target: &'a TargetImage,
-    outputs: &[StepOutput],
-    images: &Images,
-    (done, now): (Option<i64>, i64),
-) -> Solved<'a> {
-    let root_of = |input: RootInput| match input.step().map(|step| &outputs[step.0]) {
-        Some(StepOutput::Root(root)) => root.clone(),
-        _ => Root::scratch(),
-    };
-    let root = root_of(target.root);
-    let base = target.base.map(|step| graph.step(step));
-    let base_root = base.map(|step| root_of(RootInput::Step(step.id())));
-    let base_config = base.and_then(|step| match &step.op {
-        Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
-        _ => None,
-    });
-    let parent_depth = |step: StepId| root_of(graph.step(step).op.parent()).depth();
-    let made_layer: BTreeSet<StepId> = target
-        .history
-        .iter()
-        .filter_map(|entry| entry.layer)
-        .filter(|step| root_of(RootInput::Step(*step)).depth() > parent_depth(*step))
-        .collect();
-    let of_base = base_config.as_ref().and_then(|config| config.created.clone());
-    let created = match done {
-        Some(secs) => rfc3339(secs),
-        None => of_base.unwrap_or_else(|| rfc3339(now)),
-    };
-    Solved {
-        target,
-        base: base_config,
-        layers: root.layers(),
-        base_layers: base_root.map_or(0, |root| root.depth()),
-        made_layer,
-        created,
-        inline: None,
-    }
 }

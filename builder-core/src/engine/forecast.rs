@@ -5,6 +5,7 @@ use super::build::{self, Surroundings};
 use super::contexts;
 use super::journal::{Journal, report};
 use super::platforms::Platforms;
+use super::solving;
 use super::task::HostFacts;
 use crate::diagnostic::SourceFile;
 use crate::error::{Error, ErrorKind};
@@ -48,7 +49,7 @@ pub(super) fn run(
     let contexts = Contexts { by_name: contexts::used(request, main, &graph, store)?, fetcher: &fetcher };
     let worker = BuildWorker::new(&graph, store, &images, contexts, options, events).remembering(journal.past());
     let needs: Vec<Vec<StepId>> = graph.steps.iter().map(dependencies).collect();
-    let outlooks = foresee(&needs, &worker).map_err(|failure| build::locate(failure, &graph, &source))?;
+    let outlooks = foresee(&needs, &worker).map_err(|failure| solving::locate(failure, &graph, &source))?;
     worker.save_caches();
 
     let told = graph.steps.iter().zip(outlooks);

@@ -9,11 +9,13 @@ mod assemble;
 mod build;
 mod cache;
 mod contexts;
+mod deliver;
 mod findings;
 mod forecast;
 mod journal;
 mod output;
 mod platforms;
+mod solving;
 mod task;
 mod uploads;
 

@@ -37,6 +37,11 @@ impl<'a> Sender<'a> {
         Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default() }
     }
 
+    /// Where blobs are known to be already.
+    pub(crate) fn origins(&self) -> Origins<'a> {
+        self.origins
+    }
+
     /// Lets everything that is being sent fail.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);

@@ -50,7 +50,7 @@ pub(crate) fn missing(tree: &MergedTree, points: impl Iterator<Item = (Vec<u8>, 
     for path in missing.keys() {
         for dir in ancestors(path).filter(|dir| !dir.is_empty()) {
             if let Some(node) = tree.get(dir).filter(|node| matches!(node.kind, Kind::Directory { .. })) {
-                parents.insert(dir.to_vec(), attributes(&node.meta));
+                parents.insert(dir.to_vec(), attributes(node.meta));
             }
         }
     }

@@ -193,7 +193,7 @@ fn check_shown(tree: &MergedTree, shown: &Shown) -> Result<(), TestCaseError> {
         .collect();
     prop_assert_eq!(&found, &shown.nodes);
     for names in shown.inodes.values().filter(|names| names.len() > 1) {
-        let groups: BTreeSet<_> = names.iter().map(|name| tree.get(name).map(|n| (n.layer, n.link.clone()))).collect();
+        let groups: BTreeSet<_> = names.iter().map(|name| tree.get(name).map(|n| (n.layer, n.link))).collect();
         prop_assert!(groups.len() == 1 && groups.iter().flatten().all(|(_, link)| link.is_some()), "{:?}", names);
     }
     Ok(())
