@@ -1,7 +1,8 @@
 //! The command line. Names and meanings follow `docker build` wherever it has them.
 #![allow(
     rustdoc::broken_intra_doc_links,
-    reason = "doc comments are help texts here, where brackets mean what may be left out"
+    rustdoc::invalid_html_tags,
+    reason = "doc comments are help texts here, where brackets mean what may be left out or filled in"
 )]
 
 mod check;
