@@ -12,6 +12,7 @@ mod emulation;
 mod exec;
 mod files;
 mod images;
+mod inputs;
 mod key;
 mod mirror;
 mod mounts;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use emulation::foreign;
 pub(crate) use images::{ImageError, Images};
+pub(crate) use inputs::{Inputs, dependencies};
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
@@ -47,7 +49,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::fetch::Fetcher;
 use crate::layer::LayerOptions;
-use crate::plan::{BuildGraph, ContextName, CopySourceOp, MountKind, Op, RootInput, Step};
+use crate::plan::{BuildGraph, ContextName, CopySourceOp, Op, Step};
 use crate::request::Compression;
 use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, Glimpse, KeyParts, Worker};
@@ -143,63 +145,6 @@ pub(crate) enum StepOutput {
     Root(Root),
     /// Files of this machine.
     Context(Arc<Context>),
-}
-
-/// The results that a step builds on.
-pub(crate) struct Inputs<'a> {
-    ids: Vec<StepId>,
-    outputs: &'a [StepOutput],
-}
-
-impl Inputs<'_> {
-    fn get(&self, step: StepId) -> Result<&StepOutput, Error> {
-        let at = self.ids.iter().position(|id| *id == step);
-        at.and_then(|at| self.outputs.get(at)).ok_or_else(|| Error::new(ErrorKind::Internal, "a step lacks its input"))
-    }
-
-    fn root(&self, input: RootInput) -> Result<Root, Error> {
-        let Some(step) = input.step() else { return Ok(Root::scratch()) };
-        match self.get(step)? {
-            StepOutput::Root(root) => Ok(root.clone()),
-            StepOutput::Context(_) => Err(Error::new(ErrorKind::Internal, "a context is not a file system")),
-        }
-    }
-
-    fn context(&self, step: StepId) -> Result<Arc<Context>, Error> {
-        match self.get(step)? {
-            StepOutput::Context(context) => Ok(context.clone()),
-            StepOutput::Root(_) => Err(Error::new(ErrorKind::Internal, "a file system is not a context")),
-        }
-    }
-}
-
-/// The steps that `step` needs, each once.
-pub(crate) fn dependencies(step: &Step) -> Vec<StepId> {
-    let mut needs: Vec<StepId> = Vec::new();
-    let mut need = |id: Option<StepId>| needs.extend(id.filter(|id| !needs.contains(id)));
-    match &step.op {
-        Op::Image(_) | Op::Context(_) => {}
-        Op::Workdir(op) => need(op.parent.step()),
-        Op::Copy(op) => {
-            need(op.parent.step());
-            for source in &op.sources {
-                if let CopySourceOp::Path { from, .. } = source {
-                    need(from.step());
-                }
-            }
-        }
-        Op::Run(op) => {
-            need(op.parent.step());
-            for mount in &op.mounts {
-                match &mount.kind {
-                    MountKind::Bind { from, .. } => need(from.step()),
-                    MountKind::Cache(cache) => need(cache.from.step()),
-                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => {}
-                }
-            }
-        }
-    }
-    needs
 }
 
 impl<'a> BuildWorker<'a> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::FollowLast;
 use super::super::layer_tree::implied_metadata;
-use super::super::path::join;
+use super::super::path::{ancestors, join, parent};
 use super::*;
 use crate::digest::ContentHash;
 
