@@ -29,11 +29,9 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::rootless::Engine;
 use crate::sandbox::KillSwitch;
-use crate::sys::memory;
 
 /// The main function of a build process; returns its exit code, which nobody looks at but a debugger.
 pub(crate) fn main(engine: Engine) -> i32 {
-    memory::return_early();
     let no_exec = engine.environment().no_exec.as_ref().map(|diagnosis| {
         let error = Error::new(ErrorKind::HostUnsupported, diagnosis.to_string());
         diagnosis.remedies.iter().fold(error, |error, hint| error.hint(hint.clone()))

@@ -19,7 +19,7 @@ use super::handshake::{FromChild, Namespaces, PROCESS_NAME, Purpose, SOCKET_ARGU
 use super::observe::observe;
 use super::{ProcView, SupplementaryGroups};
 use crate::sys::process::{self, Dumpable, Ended, Forked, QueuedSignal, SignalQueue};
-use crate::sys::{namespace, socket};
+use crate::sys::{memory, namespace, socket};
 
 /// The engine: serves one request and returns the exit code, 0 when it sent its reply. Runs in the build process.
 pub type EngineMain = fn(Engine) -> i32;
@@ -101,6 +101,7 @@ fn prepare() -> Result<(), Failure> {
         ..Failure::of_call(Feature::Prepare, error)
     };
     process::die_with_parent().map_err(|error| failed("prctl PR_SET_PDEATHSIG", &error))?;
+    memory::return_early();
     process::set_name(NAME).map_err(|error| failed("prctl PR_SET_NAME", &error))?;
     process::leave_session().map_err(|error| failed("setsid", &error))?;
     process::reset_signals().map_err(|error| failed("reset signals", &error))?;
