@@ -233,10 +233,11 @@ impl Env {
 
 impl Drop for Env {
     fn drop(&mut self) {
-        // Unpacked layers belong to subordinate ids: only their root may remove them.
+        // Unpacked layers belong to subordinate ids, and exported directories have the modes of the image: only its root may
+        // remove them.
         if !is_root() && self.state().exists() {
-            let done = self.as_image_root("rm").arg("-rf").arg(self.state()).status();
-            assert!(std::thread::panicking() || done.unwrap().success(), "the state directory stays behind");
+            let done = self.as_image_root("find").arg(self.path("")).args(["-mindepth", "1", "-delete"]).status();
+            assert!(std::thread::panicking() || done.unwrap().success(), "the test leaves something behind");
         }
     }
 }
