@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use builder_core::{
     BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource,
@@ -26,7 +27,11 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     }
     terminate::cancel_on_signal(builder.canceller())?;
     let mut progress = progress::new(args.progress, args.quiet);
-    let result = builder.build(&request, &mut |event| progress.event(event));
+    let mut rest = Rest::default();
+    let result = builder.build(&request, &mut |event| {
+        progress.event(event);
+        rest.now_and_then();
+    });
     progress.finish();
     let outcome = result?;
     write_files(args, &outcome)?;
@@ -34,6 +39,24 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
         return Ok(());
     }
     print(&outcome.digest.to_string())
+}
+
+/// Leaves memory to the build, for which this process only waits from event to event.
+#[derive(Default)]
+struct Rest {
+    last: Option<Instant>,
+}
+
+impl Rest {
+    /// How long what was released may come back before it is released again.
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    fn now_and_then(&mut self) {
+        if self.last.is_none_or(|last| last.elapsed() >= Self::PERIOD) {
+            builder_core::host::release_memory();
+            self.last = Some(Instant::now());
+        }
+    }
 }
 
 /// The names that the image is pushed to.

@@ -169,6 +169,7 @@ fn supervise(inside: Inside, groups: SupplementaryGroups) -> Result<i32, Channel
         Ok((alive, signals, Forked::Parent(first))) => {
             // So that the caller sees the end of the connection when the engine is gone.
             drop(inside);
+            memory::release();
             let ended = wait_or_kill(first, &signals);
             drop(alive);
             match ended {
@@ -211,6 +212,7 @@ fn first_process(inside: Inside, groups: SupplementaryGroups, parent_alive: Owne
             drop(inside);
             // Only a name: nothing is lost with it.
             process::set_name(FIRST_NAME).ok();
+            memory::release();
             Ok(match reap_until(engine) {
                 Ok(Ended::Exited(code)) => code.min(MAX_EXIT_CODE),
                 Ok(Ended::Signaled(signal)) => MAX_EXIT_CODE + 1 + signal,

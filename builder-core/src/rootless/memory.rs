@@ -1,9 +1,19 @@
-//! Whether the kernel killed something for lack of memory: the `oom_kill` counter of this process' cgroup.
+//! Memory, of which builds side by side have one: what this process can spare, and whether the kernel killed something for
+//! lack of it (the `oom_kill` counter of this process' cgroup).
 //!
 //! A count before and after, because the kernel tells a killed process' parent only "SIGKILL". Absent where there is no
 //! memory controller; then nothing is claimed.
 
 use std::fs;
+
+use crate::sys::memory;
+
+/// Gives back to the kernel what this process holds and does not use now: memory that was freed, and pages of programs and
+/// libraries, which come back from their files when they are used again. For a caller that only waits for a build. Safe at any
+/// time and from any thread; breakpoints that a debugger has set in this process are lost.
+pub fn release_memory() {
+    memory::release();
+}
 
 /// Processes of this process' memory cgroup that the kernel killed so far.
 pub(super) fn oom_kills() -> Option<u64> {

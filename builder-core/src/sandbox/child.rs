@@ -16,6 +16,7 @@ use super::program::{Handle, Links, Operation, Program, Slot, Target};
 use super::report;
 use crate::sys::clone;
 use crate::sys::mount::{self, Attributes, Configuration, Reach};
+use crate::sys::reaper::COMMAND;
 
 /// Detached mount with files of our own: the root of `/dev`, contents of bound files, an empty directory.
 pub(super) const PRIVATE: Handle = Handle::Prepared(0);
@@ -23,7 +24,7 @@ pub(super) const PRIVATE: Handle = Handle::Prepared(0);
 pub(super) const ROOT: Handle = Handle::Prepared(1);
 
 /// What `ps` calls pid 1 of a step.
-const NAME: &CStr = c"builder-step";
+pub(super) const NAME: &CStr = c"builder-step";
 
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
@@ -45,6 +46,10 @@ pub(super) fn run(program: &Program, report: BorrowedFd<'_>) -> u8 {
     });
     match command {
         Ok(command) => {
+            if let Some(reaper) = program.reaper.as_ref().filter(|_| command.as_raw_pid() == COMMAND) {
+                // Where files in memory cannot be executed, the same is done here.
+                let _refused = reaper.execute(report);
+            }
             reap(command, report);
             0
         }

@@ -10,7 +10,8 @@
 //!   prepare: detached mounts, pipes
 //!   clone ────────────────────────────────▶ attach mounts, pivot_root
 //!   read output, poll pidfd                 clone ─────────────────────────────────▶ ids, seccomp, exec
-//!                                           reap; when pid 2 ends: kill the rest,
+//!                                           exec a program that reaps (`sys::reaper`);
+//!                                           when pid 2 ends: kill the rest,
 //!   wait, parse report ◀── report pipe ──── wait until nobody is left, report, end
 //! ```
 //!
@@ -35,7 +36,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 pub(crate) use error::Error;
@@ -73,6 +74,17 @@ pub(crate) fn run(
     let supervise_failed = |operation| move |source| Error::Supervise { operation, source };
     let (pipes, child_pipes) = Pipes::create().map_err(supervise_failed("make the pipes"))?;
     let program = prepare::prepare(spec, child_pipes.stdout, child_pipes.stderr)?;
+    run_program(spec, &program, (pipes, &child_pipes.report), kill_switch, output)
+}
+
+fn run_program(
+    spec: &Spec,
+    program: &Program,
+    (pipes, report): (Pipes, &OwnedFd),
+    kill_switch: &KillSwitch,
+    output: &mut dyn FnMut(OutputStream, &[u8]),
+) -> Result<Exit, Error> {
+    let supervise_failed = |operation| move |source| Error::Supervise { operation, source };
     let mut namespaces = clone::STEP_NAMESPACES;
     if spec.network == Network::None {
         namespaces |= clone::NETWORK_NAMESPACE;
@@ -82,14 +94,13 @@ pub(crate) fn run(
     }
     // The child shares this memory, so whoever could trace it could read the build's secrets.
     clone::hide_memory().map_err(supervise_failed("hide the memory"))?;
-    let report = child_pipes.report;
-    let child = || child::run(&program, report.as_fd());
+    let child = || child::run(program, report.as_fd());
     let messages = clone::scoped(namespaces, &child, |pidfd| {
         let _armed = kill_switch.arm(Arc::clone(pidfd));
         pipes.supervise(pidfd, output)
     });
     let messages = messages.map_err(|source| Error::Clone { source })??;
-    outcome(spec, &program, kill_switch, &report::parse(&messages))
+    outcome(spec, program, kill_switch, &report::parse(&messages))
 }
 
 fn outcome(spec: &Spec, program: &Program, kill_switch: &KillSwitch, messages: &[Message]) -> Result<Exit, Error> {

@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySets;
 
 use crate::sys::clone::StringArray;
 use crate::sys::mount::Attributes;
+use crate::sys::reaper::Reaper;
 use crate::sys::seccomp::Filter;
 
 /// Everything the child needs. It only reads it.
@@ -27,6 +28,8 @@ pub(super) struct Program {
     pub(super) arguments: StringArray,
     /// Environment.
     pub(super) environment: StringArray,
+    /// What pid 1 becomes when the command runs; where there is none, it stays what it is.
+    pub(super) reaper: Option<Reaper>,
 }
 
 /// A descriptor.

@@ -39,6 +39,14 @@ pub(super) enum Message {
     },
 }
 
+/// What stands before and after the status in [`Message::Exited`].
+pub(super) fn around_status() -> ([u8; 8], [u8; 4]) {
+    let mut before = [0; 8];
+    let fields = EXITED.to_ne_bytes().into_iter().chain(0_u32.to_ne_bytes());
+    before.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+    (before, 0_u32.to_ne_bytes())
+}
+
 const FAILED: u32 = 1;
 const EXEC_FAILED: u32 = 2;
 const EXITED: u32 = 3;

@@ -23,7 +23,10 @@ impl Image {
             std::fs::create_dir(dir.path().join(path)).unwrap();
         }
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "ls", "id", "sleep", "kill", "ps", "env", "true", "dd", "grep", "head", "setsid"] {
+        for applet in [
+            "sh", "cat", "ls", "id", "sleep", "kill", "ps", "env", "true", "dd", "grep", "head", "seq", "setsid",
+            "test",
+        ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         for path in ["etc/hosts", "etc/resolv.conf"] {
@@ -77,12 +80,21 @@ struct Ran {
 }
 
 fn try_run(spec: &Spec) -> Result<Ran, Error> {
+    try_run_with(spec, |_| {})
+}
+
+/// Runs what `change` makes of the prepared program.
+fn try_run_with(spec: &Spec, change: impl FnOnce(&mut Program)) -> Result<Ran, Error> {
     // A volatile overlay leaves a mark in its workdir that forbids a second mount.
     let Rootfs::Overlay { workdir, .. } = &spec.rootfs;
     std::fs::remove_dir_all(workdir).unwrap();
     std::fs::create_dir(workdir).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let exit = run(spec, &KillSwitch::default(), &mut |stream, bytes| match stream {
+    let (pipes, child_pipes) = Pipes::create().unwrap();
+    let mut program = prepare::prepare(spec, child_pipes.stdout, child_pipes.stderr)?;
+    change(&mut program);
+    let ends = (pipes, &child_pipes.report);
+    let exit = run_program(spec, &program, ends, &KillSwitch::default(), &mut |stream, bytes| match stream {
         OutputStream::Stdout => stdout.extend_from_slice(bytes),
         OutputStream::Stderr => stderr.extend_from_slice(bytes),
     })?;
@@ -132,7 +144,25 @@ fn setup_error(spec: &Spec) -> (String, rustix::io::Errno) {
 in_namespaces! {
     fn pid_1_of_a_step_has_a_name() {
         let image = Image::new();
-        assert_eq!(stdout_of(&image.spec(&["cat", "/proc/1/comm"])), "builder-step\n");
+        // It gets a new one when it executes its last program.
+        let script = "until test $(cat /proc/1/comm) = builder-step; do :; done; echo so it is called";
+        assert_eq!(stdout_of(&image.sh(script)), "so it is called\n");
+    }
+
+    fn pid_1_of_a_step_holds_next_to_nothing() {
+        let image = Image::new();
+        // Pages of 4 to 64 KiB: the whole address space of the program, its stack among it, not of the build process.
+        let script = "for try in $(seq 1000); do read pages rest </proc/1/statm; test $pages -lt 100 && break; done; echo $pages";
+        let pages: u64 = stdout_of(&image.sh(script)).trim().parse().unwrap();
+        assert!((1..100).contains(&pages), "{pages} pages");
+    }
+
+    fn without_its_own_program_pid_1_reaps_as_well() {
+        let image = Image::new();
+        let ran = try_run_with(&image.sh("setsid sleep 1000 & (exit 7) & exit 5"), |program| program.reaper = None);
+        assert_eq!(ran.unwrap().exit, Exit::Code(5));
+        let ran = try_run_with(&image.sh("kill -9 -1; kill -TERM $$"), |program| program.reaper = None);
+        assert_eq!(ran.unwrap().exit, Exit::Signal(15));
     }
 
     fn exit_code_and_output() {

@@ -219,6 +219,11 @@ pub(crate) fn set_stdio(stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>, stderr: B
     Ok(())
 }
 
+/// Makes a copy of a descriptor descriptor 0, which `execve` keeps open.
+pub(super) fn set_stdin(stdin: BorrowedFd<'_>) -> Result<(), Errno> {
+    call_with_numbers(libc::SYS_dup3, [raw::signed(stdin.as_raw_fd()), 0, 0, 0, 0, 0]).map(|_| ())
+}
+
 /// Sends SIGKILL to every process of the pid namespace except its pid 1, which must be the caller.
 pub(crate) fn kill_all_others() {
     // ESRCH, nobody left, is the goal.
@@ -289,10 +294,30 @@ impl From<Vec<CString>> for StringArray {
 
 /// Replaces the process image. Returns only the reason why it could not.
 pub(crate) fn execute(path: &CStr, arguments: &StringArray, environment: &StringArray) -> Result<Infallible, Errno> {
-    let (argv, envp) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
-    let arguments = [raw::address(path.as_ptr()), raw::address(argv), raw::address(envp), 0, 0, 0];
-    // SAFETY: both arrays end in a null pointer and point to terminated strings they own.
-    match unsafe { raw::call(libc::SYS_execve, arguments) } {
+    execute_at(libc::AT_FDCWD, path, arguments, environment, 0)
+}
+
+/// As [`execute`], but the program is an open file.
+pub(super) fn execute_file(
+    file: BorrowedFd<'_>,
+    arguments: &StringArray,
+    environment: &StringArray,
+) -> Result<Infallible, Errno> {
+    execute_at(file.as_raw_fd(), c"", arguments, environment, libc::AT_EMPTY_PATH)
+}
+
+fn execute_at(
+    dir: RawFd,
+    path: &CStr,
+    arguments: &StringArray,
+    environment: &StringArray,
+    flags: c_int,
+) -> Result<Infallible, Errno> {
+    let path = raw::address(path.as_ptr());
+    let (argv, envp) = (raw::address(arguments.pointers.as_ptr()), raw::address(environment.pointers.as_ptr()));
+    let arguments = [raw::signed(dir), path, argv, envp, raw::signed(flags), 0];
+    // SAFETY: both arrays end in a null pointer and point to terminated strings they own, and so does the path.
+    match unsafe { raw::call(libc::SYS_execveat, arguments) } {
         Ok(_) => Err(Errno::IO),
         Err(errno) => Err(errno),
     }

@@ -7,6 +7,7 @@ pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod process;
 mod raw;
+pub(crate) mod reaper;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 #[cfg(test)]

@@ -13,12 +13,14 @@ use std::path::Path;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::child::{PRIVATE, ROOT};
+use super::child::{NAME, PRIVATE, ROOT};
 use super::error::Error;
 use super::program::{Handle, Links, Operation, Program, Slot, Target};
+use super::report;
 use super::spec::{Mount, Network, Rootfs, Security, Spec};
 use crate::sys::clone::StringArray;
 use crate::sys::mount::{self, Attributes, Overlay, Reach};
+use crate::sys::reaper::Reaper;
 use private::{DEVICES, Private, devpts, tmpfs};
 
 /// Files of `/proc` that read as empty, as in Docker.
@@ -63,7 +65,14 @@ pub(super) fn prepare(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<P
         candidates: command::candidates(spec)?,
         arguments: StringArray::from(c_strings(&spec.argv, "an argument")?),
         environment: StringArray::from(command::environment(spec)?),
+        reaper: reaper(),
     })
+}
+
+/// Where programs in memory are forbidden (`vm.memfd_noexec`), the step goes without.
+fn reaper() -> Option<Reaper> {
+    let (before, after) = report::around_status();
+    Reaper::create(NAME, before, after).ok()
 }
 
 fn failed(operation: impl Into<String>) -> impl FnOnce(Errno) -> Error {
