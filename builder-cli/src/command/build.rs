@@ -49,7 +49,7 @@ struct Rest {
 
 impl Rest {
     /// How long what was released may come back before it is released again.
-    const PERIOD: Duration = Duration::from_secs(1);
+    const PERIOD: Duration = Duration::from_millis(100);
 
     fn now_and_then(&mut self) {
         if self.last.is_none_or(|last| last.elapsed() >= Self::PERIOD) {
