@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::image::{
-    self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, Platform, SourceError,
+    self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, NoMatchingPlatform,
+    Platform, SourceError,
 };
 use crate::plan::{ImageName, ImageResolver, ResolveError, ResolvedImage};
 use crate::registry::{self, Client, Reference, ResolvedManifest};
@@ -186,7 +187,10 @@ impl Images {
         let mut bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
         if image::is_index(&descriptor.media_type) {
             let index = Index::parse(&bytes).map_err(document)?;
-            let Ok(chosen) = index.choose(platform) else { return Ok(None) };
+            let chosen = match index.choose(platform) {
+                Ok(chosen) => chosen,
+                Err(source) => return self.unless_forbidden(name, source),
+            };
             // Of an index that was fetched for some platforms, the others are where it came from.
             if !self.store.has_blob(&chosen.digest).map_err(store)? {
                 return Ok(None);
@@ -197,9 +201,21 @@ impl Images {
         let manifest = Manifest::parse(&bytes).map_err(document)?;
         let config = self.store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
-        let fits = config.architecture.is_empty() || platform.rank(&config.platform()).is_some();
+        let there = config.platform();
+        if !config.architecture.is_empty() && platform.rank(&there).is_none() {
+            let available = vec![there.to_string()];
+            return self.unless_forbidden(name, NoMatchingPlatform { wanted: platform.to_string(), available });
+        }
         let origin = Some(reference.clone());
-        Ok(fits.then_some(Found { descriptor, manifest, config, place: Place::Store, origin }))
+        Ok(Some(Found { descriptor, manifest, config, place: Place::Store, origin }))
+    }
+
+    /// What the store has is for other platforms: a registry may have more, if it may be asked.
+    fn unless_forbidden(&self, name: &str, source: NoMatchingPlatform) -> Result<Option<Found>, ImageError> {
+        match self.policy {
+            PullPolicy::Never => Err(ImageError::Platform { name: name.to_owned(), source }),
+            _ => Ok(None),
+        }
     }
 
     fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
@@ -212,24 +228,22 @@ impl Images {
             let chosen =
                 index.choose(platform).map_err(|source| ImageError::Platform { name: name.clone(), source })?;
             let digest = chosen.digest;
-            resolved = match self.store.read_blob(&digest, MANIFEST_LIMIT) {
-                // The manifest is known by its digest: no need to ask again.
-                Ok(bytes) if Digest::of(&bytes) == digest => {
-                    ResolvedManifest { digest, media_type: chosen.media_type.clone(), bytes }
-                }
-                _ => self.client.manifest_by_digest(reference, digest).map_err(registry)?,
+            let mut media_type = chosen.media_type.clone();
+            let fetch = || {
+                let found = self.client.manifest_by_digest(reference, digest)?;
+                media_type = found.media_type;
+                Ok(found.bytes)
             };
+            let bytes = self.document(&name, digest, MANIFEST_LIMIT, fetch)?;
+            resolved = ResolvedManifest { digest, media_type, bytes };
         }
         let manifest = Manifest::parse(&resolved.bytes).map_err(document)?;
         let size = resolved.bytes.len() as u64;
         let descriptor = Descriptor::new(resolved.media_type.clone(), resolved.digest, size);
         let wanted = &manifest.config;
-        let config = match self.store.read_blob(&wanted.digest, CONFIG_LIMIT) {
-            Ok(bytes) if Digest::of(&bytes) == wanted.digest => bytes,
-            _ => self.client.blob_bytes(reference, wanted.digest, wanted.size, CONFIG_LIMIT).map_err(registry)?,
-        };
+        let fetch = || self.client.blob_bytes(reference, wanted.digest, wanted.size, CONFIG_LIMIT);
+        let config = self.document(&name, wanted.digest, CONFIG_LIMIT, fetch)?;
         let store = |source| ImageError::Store { name: name.clone(), source };
-        self.store.put_blob(&config).map_err(store)?;
         self.store.put_blob(&resolved.bytes).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
         let (place, origin) = (Place::Registry(reference.clone()), Some(reference.clone()));
