@@ -169,7 +169,9 @@ fn shown(context: &ContextSource) -> Option<String> {
         }
         ContextSource::Http(url) | ContextSource::Git(url) => without_credentials(url),
         ContextSource::Image(name) => name.clone(),
-        ContextSource::OciLayout { path, .. } | ContextSource::OciArchive { path, .. } => path.display().to_string(),
+        ContextSource::OciLayout { path, .. }
+        | ContextSource::OciArchive { path, .. }
+        | ContextSource::DockerArchive { path, .. } => path.display().to_string(),
     })
 }
 
