@@ -55,11 +55,18 @@ pub(crate) fn build_context(text: &str) -> Result<(String, ContextSource), Failu
     Ok((name.to_owned(), context_place(name, place)?))
 }
 
+/// Of an image in a registry or the store: BuildKit's way, and Buildah's.
+const IMAGE_PREFIXES: [&str; 3] = ["docker-image://", "container-image://", "docker://"];
+
 fn context_place(name: &str, place: &str) -> Result<ContextSource, Failure> {
-    if let Some(reference) = place.strip_prefix("docker-image://") {
+    if let Some(reference) = IMAGE_PREFIXES.iter().find_map(|prefix| place.strip_prefix(prefix)) {
         return Ok(ContextSource::Image(reference.to_owned()));
     }
-    if let Some(rest) = place.strip_prefix("oci-layout://") {
+    if let Some(rest) = place.strip_prefix("docker-archive:") {
+        let (path, name) = split_archive(rest);
+        return Ok(ContextSource::DockerArchive { path, name });
+    }
+    if let Some(rest) = place.strip_prefix("oci-layout://").or_else(|| place.strip_prefix("oci:")) {
         let (path, reference) = split_reference(rest);
         return Ok(ContextSource::OciLayout { path, reference });
     }
@@ -75,8 +82,7 @@ fn context_place(name: &str, place: &str) -> Result<ContextSource, Failure> {
         return Ok(source);
     }
     if place.contains("://") || place == "-" {
-        let known =
-            "a directory, a tar, http(s)://, git, oci-layout://DIR, oci-archive:FILE and docker-image://REF are";
+        let known = "a directory, a tar, http(s)://, git, oci-layout://DIR, oci-archive:FILE, docker-archive:FILE and docker-image://REF are";
         return Err(Failure::usage(format!("--build-context {name}={place}: this kind is not supported; {known}")));
     }
     Ok(if path.is_file() { ContextSource::Archive(absolute(path)?) } else { ContextSource::Directory(path) })
@@ -124,13 +130,18 @@ pub(crate) fn image_place(text: &str) -> Result<ImagePlace, Failure> {
                 _ => ImagePlace::OciArchive { path, reference },
             })
         }
-        // A name may have slashes and a tag: the first colon ends the path.
         "docker-archive" => {
-            let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name.to_owned())));
-            Ok(ImagePlace::DockerArchive { path: path.into(), name })
+            let (path, name) = split_archive(rest);
+            Ok(ImagePlace::DockerArchive { path, name })
         }
         _ => Err(bad()),
     }
+}
+
+/// `PATH[:NAME]`. A name may have slashes and a tag: the first colon ends the path.
+fn split_archive(text: &str) -> (PathBuf, Option<String>) {
+    let (path, name) = text.split_once(':').map_or((text, None), |(path, name)| (path, Some(name.to_owned())));
+    (path.into(), name)
 }
 
 /// `PATH[:TAG][@DIGEST]`; a path that exists as written is never split.
@@ -287,6 +298,17 @@ mod tests {
         assert_eq!(
             place("a=oci-archive:none.tar"),
             ContextSource::OciArchive { path: "none.tar".into(), reference: None }
+        );
+        for image in ["docker://h/x:1", "container-image://h/x:1"] {
+            assert_eq!(place(&format!("a={image}")), ContextSource::Image("h/x:1".into()));
+        }
+        assert_eq!(
+            place("a=oci:/none/l:v1"),
+            ContextSource::OciLayout { path: "/none/l".into(), reference: Some("v1".into()) }
+        );
+        assert_eq!(
+            place("a=docker-archive:none.tar:h:5/x:1"),
+            ContextSource::DockerArchive { path: "none.tar".into(), name: Some("h:5/x:1".into()) }
         );
         assert_eq!(place("a=../b=c"), ContextSource::Directory("../b=c".into()));
         assert_eq!(place("a=https://example.org/x.git#v1"), ContextSource::Git("https://example.org/x.git#v1".into()));

@@ -54,6 +54,13 @@ pub enum ContextSource {
         /// Tag or digest.
         reference: Option<String>,
     },
+    /// An image in an archive of `docker save`: `docker-archive:FILE[:NAME]`.
+    DockerArchive {
+        /// The file.
+        path: PathBuf,
+        /// Name of the image; without one the archive must hold a single image.
+        name: Option<String>,
+    },
     /// An image of the store or a registry: `docker-image://REF`.
     Image(String),
     /// A tar on this machine, compressed or not. It is read in place and never unpacked on the disk.

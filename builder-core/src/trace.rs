@@ -34,6 +34,8 @@ pub enum StepState {
     WouldRun,
     /// Whether an earlier result is there depends on a step that would be done, or on something that only a build fetches.
     Unknown,
+    /// It would be done, but this machine cannot.
+    Refused,
     /// It failed.
     Failed,
     /// The build ended before it was done.
@@ -48,6 +50,7 @@ impl fmt::Display for StepState {
             Self::Ran => "ran",
             Self::WouldRun => "would run",
             Self::Unknown => "unknown",
+            Self::Refused => "refused",
             Self::Failed => "failed",
             Self::NotDone => "not done",
         })
@@ -73,6 +76,8 @@ pub enum ReasonCode {
     DependsOn,
     /// Something must be fetched first.
     NotFetched,
+    /// This machine cannot run commands.
+    HostUnsupported,
 }
 
 /// Why no earlier result of a step was used, or why nobody can tell.
@@ -153,6 +158,9 @@ pub struct StepReport {
     /// Bytes of the image's layers that the store lacks; told by a plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_bytes: Option<u64>,
+    /// The shared cache that has its result, as the caller named it; told by a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_in: Option<String>,
     /// Its cache key, as far as it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

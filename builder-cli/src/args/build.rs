@@ -36,7 +36,7 @@ pub(crate) struct BuildArgs {
     pub(crate) build_arg_files: Vec<PathBuf>,
 
     /// Further context: a directory, a tar, http(s)://…, a git URL, oci-layout://DIR[:TAG|@DIGEST],
-    /// oci-archive:FILE[:TAG] or docker-image://REF
+    /// oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker-image://REF
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
     pub(crate) build_contexts: Vec<String>,
 

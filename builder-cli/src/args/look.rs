@@ -10,7 +10,7 @@ use super::{Args, BuildArgs};
 
 /// Options of `build` that decide which steps there are and what their keys are. The others say where the image goes,
 /// which a plan makes none of: they are refused, so that nobody waits for what they ask for.
-const OF_A_PLAN: [&str; 24] = [
+const OF_A_PLAN: [&str; 29] = [
     "context",
     "file",
     "target",
@@ -25,6 +25,11 @@ const OF_A_PLAN: [&str; 24] = [
     "cdi_spec_dirs",
     "network",
     "no_cache",
+    "cache_from",
+    "cache_ttl",
+    "cache_strict",
+    "creds",
+    "pull_creds",
     "jobs",
     "authfile",
     "tls_verify",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use builder_core::{
-    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource,
+    BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource, Event,
     ImageForm, Output, PullPolicy, SpooledContext,
 };
 use serde_json::json;
@@ -23,6 +23,7 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     let request = request(args, spooled.as_ref())?;
     let call = Call { method: if args.check { Method::Check } else { args.call.method }, ..args.call };
     if call.method != Method::Build {
+        warn_of_what_is_not_written(args);
         return check::call(builder, &request, call);
     }
     terminate::cancel_on_signal(builder.canceller())?;
@@ -56,6 +57,26 @@ impl Rest {
             builder_core::host::release_memory();
             self.last = Some(Instant::now());
         }
+    }
+}
+
+/// People add `--check` to the command line that they build with, as with buildx, so what it says about results is no mistake;
+/// but nobody shall wait for them.
+fn warn_of_what_is_not_written(args: &BuildArgs) {
+    let given = [
+        ("--push", args.push),
+        ("--output", !args.outputs.is_empty()),
+        ("--iidfile", args.iidfile.is_some()),
+        ("--metadata-file", args.metadata_file.is_some()),
+        ("--cache-to", !args.cache_to.is_empty()),
+        ("--cache-mount-to", !args.cache_mount_to.is_empty()),
+    ];
+    let given: Vec<&str> = given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    if !given.is_empty() && !args.quiet {
+        let message = format!("nothing is built, so nothing is written or pushed: {} without effect", given.join(", "));
+        let mut progress = progress::new(ProgressMode::Plain, false);
+        progress.event(Event::Warning { code: "no-build".to_owned(), message });
+        progress.finish();
     }
 }
 

@@ -31,8 +31,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             build::run(&registries::configure_build(builder, &args.registry, &args.creds, &pushed)?, &args)
         }
         Command::Plan(args) => {
-            let hosts = registries::Hosts::All;
-            plan::run(&registries::configure(builder, &args.build.registry, &hosts)?, &args)
+            plan::run(&registries::configure_build(builder, &args.build.registry, &args.build.creds, &[])?, &args)
         }
         Command::Explain(args) => plan::explain(&builder, &args),
         Command::Check(args) => check::run(&builder, &args),

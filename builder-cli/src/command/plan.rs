@@ -48,7 +48,8 @@ fn text(plan: &BuildPlan) -> String {
         line(&mut out, &format!("not needed: {}", plan.unused_stages.join(", ")));
     }
     let count = |state| plan.steps.iter().filter(|step| step.state == state).count();
-    let counts = [StepState::Cached, StepState::WouldRun, StepState::Unknown].map(|state| (count(state), state));
+    let states = [StepState::Cached, StepState::WouldRun, StepState::Refused, StepState::Unknown];
+    let counts = states.map(|state| (count(state), state));
     let told: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, state)| format!("{count} {state}")).collect();
     let missing: u64 = plan.steps.iter().filter_map(|step| step.missing_bytes).sum();
@@ -89,6 +90,9 @@ fn push_step(out: &mut String, step: &StepReport, all: &[StepReport]) {
     if let Some(missing) = step.missing_bytes.filter(|missing| *missing > 0) {
         line(out, &format!("{indent}{} to fetch", bytes(missing)));
     }
+    if let Some(cache) = &step.found_in {
+        line(out, &format!("{indent}in {cache}"));
+    }
     if let Some(reason) = &step.reason {
         let mut text = match (reason.code, reason.step) {
             (ReasonCode::DependsOn, Some(first)) => format!("depends on #{}", first.0 + 1),
@@ -109,6 +113,7 @@ fn dot(plan: &BuildPlan) -> String {
         let color = match step.state {
             StepState::Cached => "palegreen",
             StepState::WouldRun => "lightsalmon",
+            StepState::Refused => "tomato",
             StepState::Unknown => "khaki",
             _ => "lightgrey",
         };

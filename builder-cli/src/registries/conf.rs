@@ -5,12 +5,12 @@
 //! Dockerfile, so `unqualified-search-registries`, `short-name-mode` and `aliases` say nothing. What else stands in the
 //! table of a registry is an error: it may be a restriction.
 //!
-//! Where a host is insecure, it is for all of its names. Rules: `containers-registries.conf(5)` and `.conf.d(5)`.
+//! `insecure` is for the names of its table, and for the mirror that says so, not for their hosts. Rules: `containers-registries.conf(5)` and `.conf.d(5)`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use builder_core::registries::{ClientConfig, HostRule, Mirror, MirrorPull, PlainHttp, RegistryRule, VerifyTls};
+use builder_core::registries::{ClientConfig, Mirror, MirrorPull, RegistryRule};
 use serde::Deserialize;
 
 use super::{home, variable};
@@ -172,18 +172,9 @@ impl RegistriesConf {
         Ok(())
     }
 
-    /// Tells `config` about registries and insecure hosts.
+    /// Tells `config` about registries.
     pub(super) fn apply(&self, config: &mut ClientConfig, insecure: Insecure) {
-        for table in &self.tables {
-            if insecure == Insecure::Allowed {
-                config.hosts.extend(table.insecure_hosts().map(|host| HostRule {
-                    plain_http: PlainHttp::Allowed,
-                    verify: VerifyTls::No,
-                    ..HostRule::new(host)
-                }));
-            }
-            config.registries.push(table.rule());
-        }
+        config.registries.extend(self.tables.iter().map(|table| table.rule(insecure)));
     }
 }
 
@@ -230,8 +221,9 @@ impl Table {
         Ok(())
     }
 
-    fn rule(&self) -> RegistryRule {
+    fn rule(&self, insecure: Insecure) -> RegistryRule {
         let mirror = |mirror: &MirrorTable| Mirror {
+            insecure: mirror.insecure && insecure == Insecure::Allowed,
             location: mirror.location.clone(),
             pull: match mirror.pull_from_mirror {
                 _ if self.mirror_by_digest_only => MirrorPull::DigestOnly,
@@ -245,13 +237,8 @@ impl Table {
             location: Some(self.location.clone()).filter(|location| !location.is_empty()),
             mirrors: self.mirror.iter().map(mirror).collect(),
             blocked: self.blocked,
+            insecure: self.insecure && insecure == Insecure::Allowed,
         }
-    }
-
-    fn insecure_hosts(&self) -> impl Iterator<Item = &str> {
-        let own = [&self.prefix, &self.location].into_iter().filter(|_| self.insecure);
-        let mirrors = self.mirror.iter().filter(|mirror| mirror.insecure).map(|mirror| &mirror.location);
-        own.chain(mirrors).filter_map(|place| place.split('/').next()).filter(|host| !host.is_empty())
     }
 }
 
@@ -306,22 +293,21 @@ mirror = [{ location = "hub.local" }]
             .as_str(),
         )
         .unwrap();
-        let mirror = |location: &str, pull| Mirror { location: location.to_owned(), pull };
+        let mirror = |location: &str, pull| Mirror { location: location.to_owned(), pull, insecure: false };
         let expected = RegistryRule {
             prefix: "example.com/foo".to_owned(),
             location: Some("internal.example.net/bar".to_owned()),
             mirrors: vec![
                 mirror("mirror-0.local:5000/foo", MirrorPull::All),
-                mirror("mirror-1.local/mirrors/foo", MirrorPull::DigestOnly),
+                Mirror { insecure: true, ..mirror("mirror-1.local/mirrors/foo", MirrorPull::DigestOnly) },
             ],
             blocked: false,
+            insecure: true,
         };
         assert_eq!(config.registries[0], expected);
         assert!(config.registries[1].blocked && config.registries[1].prefix == "*.evil.io");
         assert_eq!(config.registries[2].mirrors, [mirror("hub.local", MirrorPull::DigestOnly)]);
-        let hosts: Vec<_> = config.hosts.iter().map(|rule| (rule.host.as_str(), rule.plain_http)).collect();
-        let insecure = ["example.com", "internal.example.net", "mirror-1.local"];
-        assert_eq!(hosts, insecure.map(|host| (host, PlainHttp::Allowed)));
+        assert!(config.hosts.is_empty() && config.registries[1..].iter().all(|rule| !rule.insecure));
     }
 
     #[test]
@@ -355,9 +341,9 @@ mirror = [{ location = "hub.local" }]
             "[registries.search]\nregistries=['a']\n[registries.insecure]\nregistries=['b:1']\n[registries.block]\nregistries=['c']\n",
         );
         let config = config.unwrap();
-        assert_eq!(config.hosts.iter().map(|rule| rule.host.as_str()).collect::<Vec<_>>(), ["b:1"]);
-        let blocked: Vec<_> = config.registries.iter().map(|rule| (rule.prefix.as_str(), rule.blocked)).collect();
-        assert_eq!(blocked, [("b:1", false), ("c", true)]);
+        let rule = |rule: &RegistryRule| (rule.prefix.clone(), rule.blocked, rule.insecure);
+        let rules: Vec<_> = config.registries.iter().map(rule).collect();
+        assert_eq!(rules, [("b:1".to_owned(), false, true), ("c".to_owned(), true, false)]);
     }
 
     #[test]
@@ -393,6 +379,6 @@ mirror = [{ location = "hub.local" }]
         conf.add("test", "[[registry]]\nlocation='a.io'\ninsecure=true\n").unwrap();
         let mut config = ClientConfig::default();
         conf.apply(&mut config, Insecure::Never);
-        assert!(config.hosts.is_empty() && config.registries.len() == 1);
+        assert!(config.registries.len() == 1 && !config.registries[0].insecure);
     }
 }

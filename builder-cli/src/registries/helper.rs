@@ -1,15 +1,17 @@
 //! Credential helpers: programs `docker-credential-<name>` that are asked on standard input and answer on standard output.
 
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use builder_core::registries::{Credential, Secret};
 use serde::Deserialize;
 
 /// How long a helper may take. Some ask a person, some a cloud.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether a helper that has answered has ended.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 /// What helpers get of the environment, besides what begins with one of [`PREFIXES`]: nothing that is ours or the build's.
@@ -50,12 +52,16 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String
     if name.is_empty() || !name.chars().all(plain) {
         return Err(format!("{name:?} is no name of a credential helper"));
     }
-    let program = format!("docker-credential-{name}");
+    ask_program(LIMIT, &format!("docker-credential-{name}"), server)
+}
+
+fn ask_program(limit: Duration, program: &str, server: &str) -> Result<Option<Credential>, String> {
+    let deadline = Instant::now() + limit;
     let kept = std::env::vars_os().filter(|(key, _)| {
         key.to_str()
             .is_some_and(|key| VARIABLES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
     });
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     command.arg("get").env_clear().envs(kept);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("start {program}: {error}"))?;
@@ -73,15 +79,28 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credential>, String
         sender.send(read.transpose().map(|_| text)).ok();
     };
     std::thread::spawn(talk);
-    let answer = answer.recv_timeout(LIMIT);
-    if answer.is_err() {
-        child.kill().ok();
+    let answer = answer.recv_timeout(limit);
+    // One that has answered must still end, which says whether it is an answer.
+    let ended = wait_until(&mut child, deadline).map_err(|error| format!("wait for {program}: {error}"))?;
+    match (answer, ended) {
+        (Ok(Ok(answer)), Some(status)) if status.success() => read(program, &answer),
+        (Ok(Ok(answer)), Some(_)) => refused(program, &answer),
+        _ => Err(format!("{program} gave no answer within {} seconds", limit.as_secs())),
     }
-    let status = child.wait().map_err(|error| format!("wait for {program}: {error}"))?;
-    let Ok(Ok(answer)) = answer else {
-        return Err(format!("{program} gave no answer within {} seconds", LIMIT.as_secs()));
-    };
-    if status.success() { read(&program, &answer) } else { refused(&program, &answer) }
+}
+
+/// Waits for the end of a process, and brings it about at the deadline: then there is no status.
+fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(Some(status)),
+            None if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            None => {
+                child.kill()?;
+                return child.wait().map(|_| None);
+            }
+        }
+    }
 }
 
 fn read(program: &str, answer: &[u8]) -> Result<Option<Credential>, String> {
@@ -108,6 +127,24 @@ fn refused(program: &str, answer: &[u8]) -> Result<Option<Credential>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_that_does_not_end_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        // One that says nothing, one that answers and stays, one that closes its output and stays.
+        let answer = "echo '{\"Username\":\"u\",\"Secret\":\"s\"}'";
+        for (name, script) in [("mute", ""), ("stays", answer), ("closed", "exec >&-")] {
+            let path = dir.path().join(name);
+            let pid = dir.path().join(format!("{name}.pid"));
+            std::fs::write(&path, format!("#!/bin/sh\necho $$ > {}\n{script}\nexec sleep 1000\n", pid.display()))
+                .unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let error = ask_program(Duration::from_secs(1), &path.display().to_string(), "h").unwrap_err();
+            assert!(error.contains("no answer within 1 seconds"), "{name}: {error}");
+            let pid = std::fs::read_to_string(pid).unwrap();
+            assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "{name} is still there");
+        }
+    }
 
     #[test]
     fn answers() {

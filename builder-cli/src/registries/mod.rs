@@ -145,14 +145,21 @@ fn add_mirrors(config: &mut ClientConfig, mirrors: &[String]) -> Result<(), Fail
     }
     if !config.registries.iter().any(|rule| rule.prefix == DOCKER_IO) {
         let prefix = DOCKER_IO.to_owned();
-        config.registries.push(RegistryRule { prefix, location: None, mirrors: Vec::new(), blocked: false });
+        config.registries.push(RegistryRule {
+            prefix,
+            location: None,
+            mirrors: Vec::new(),
+            blocked: false,
+            insecure: false,
+        });
     }
     for rule in &mut config.registries {
         let Some(path) = rule.prefix.strip_prefix(DOCKER_IO).filter(|path| path.is_empty() || path.starts_with('/'))
         else {
             continue;
         };
-        let mirror = |location| Mirror { location: format!("{location}{path}"), pull: MirrorPull::All };
+        let mirror =
+            |location| Mirror { location: format!("{location}{path}"), pull: MirrorPull::All, insecure: false };
         rule.mirrors.splice(0..0, locations.iter().map(mirror));
     }
     Ok(())
@@ -241,8 +248,9 @@ mod tests {
         let rule = |prefix: &str| RegistryRule {
             prefix: prefix.to_owned(),
             location: None,
-            mirrors: vec![Mirror { location: "file".to_owned(), pull: MirrorPull::All }],
+            mirrors: vec![Mirror { location: "file".to_owned(), pull: MirrorPull::All, insecure: false }],
             blocked: false,
+            insecure: false,
         };
         let registries = vec![rule("docker.io/library"), rule("docker.iox"), rule("docker.io")];
         let mut config = ClientConfig { registries, ..ClientConfig::default() };

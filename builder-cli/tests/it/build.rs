@@ -315,3 +315,35 @@ fn tools_of_others_read_the_result() {
         assert_eq!(podman(&["run", "--rm", id.lines().next().unwrap()]), "x");
     }
 }
+
+#[test]
+fn images_of_other_places_have_a_name_given_by_the_caller() {
+    let env = Env::new();
+    env.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /first\nLABEL made=1\n");
+    env.run(&["build", "-t", "made:1", "-t", "h.example/made:2", "context"]).ok();
+    env.run(&["copy", "store:made:1", "docker-archive:a.tar:h.example/made:2"]).ok();
+    env.run(&["copy", "store:made:1", "oci:layout:x"]).ok();
+    let dockerfile = "FROM base\nCOPY --from=base /first /second\n";
+    for place in ["docker-archive:a.tar", "docker-archive:a.tar:h.example/made:2", "oci:layout:x", "docker://made:1"] {
+        let context = format!("base={place}");
+        let image = env.image(dockerfile, &["--build-context", &context, "--pull=never"]);
+        let files = image.flatten();
+        assert!(files.contains_key("first") && files.contains_key("second"), "{place}");
+        assert_eq!(image.config["config"]["Labels"]["made"], "1", "{place}");
+    }
+    // Without the store that made it.
+    let other = Env::new();
+    other.file("Dockerfile", dockerfile);
+    let archive = format!("base=docker-archive:{}", env.path("a.tar").display());
+    let args = ["build", "--build-context", &archive, "--output", "type=local,dest=out", "context"];
+    other.run(&args).ok();
+    assert!(other.path("out/second").exists());
+    other.run(&[&args[..], &["--platform", "linux/s390x"]].concat()).fails(75);
+    let missing = format!("{archive}:other:1");
+    other.run(&["build", "--build-context", &missing, "context"]).fails(1);
+    for from in ["oci:layout:x", "docker://made:1", "docker-archive:a.tar"] {
+        other.file("Dockerfile", format!("FROM {from}\n"));
+        let run = other.run(&["build", "--retry", "0", "--registry-mirror", "http://127.0.0.1:1", "context"]);
+        assert!(run.code != 0 && run.stderr.contains("--build-context NAME=oci:DIR"), "{from}: {}", run.stderr);
+    }
+}

@@ -39,6 +39,14 @@ fn a_check_needs_nothing_but_the_file() {
         assert_eq!(other.stdout, run.stdout, "{args:?}");
     }
     env.run(&["build", "--call", "check,ignorestatus=true", "context"]).ok();
+    // Added to the command line of a build it is a check all the same, and says that it is no more.
+    let usual = ["build", "-t", "h.invalid/x", "--push", "--iidfile", "iid", "--jobs", "2", "context"];
+    for look in ["--check", "--call=outline"] {
+        let run = env.run(&[&usual[..], &[look]].concat());
+        assert!(run.stderr.contains("--push, --iidfile without effect"), "{look}: {}", run.stderr);
+        assert_eq!(run.stdout == env.run(&["check", "context"]).stdout, look == "--check", "{}", run.stdout);
+    }
+    assert!(!env.path("iid").exists());
     assert!(!env.state().exists());
 }
 

@@ -38,6 +38,7 @@ mod shared_cache;
 mod ssh;
 mod support;
 mod torture;
+mod transport;
 
 #[test]
 fn no_forgotten_test_files() {

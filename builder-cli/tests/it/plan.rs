@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::server::{Answer, Server};
-use crate::support::{Env, Run};
+use crate::support::{Env, Run, program};
 
 const APP: &str = "FROM busybox AS base\nWORKDIR /app\n\
     FROM scratch AS unused\nCOPY list /\n\
@@ -335,4 +335,22 @@ fn a_plan_of_an_archive_on_standard_input_is_compared_with_its_last_build() {
     assert_eq!(steps(&run(&["plan", "--format", "json", "-"], "a")), ["cached COPY list", "cached RUN cat"]);
     let told = steps(&run(&["plan", "--format", "json", "-"], "b"));
     assert_eq!(told[0], "would-run COPY list: content of /list changed");
+}
+
+#[test]
+fn a_plan_says_which_commands_this_machine_cannot_run() {
+    let env = Env::new();
+    env.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\nRUN [\"/x\"]\nRUN [\"/y\"]\n");
+    // A root with a single id, and of nothing but its own files.
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(program()).args(["plan", "--format", "json", "context"]);
+    command.env("BUILDER_STATE_DIR", env.state()).env("HOME", env.dir.path()).current_dir(env.dir.path());
+    let run = Run::of(&command.output().unwrap());
+    let told = steps(&run);
+    assert!(told[0].starts_with("would-run COPY"), "{told:?}");
+    assert!(told[1].starts_with("unknown RUN"), "{told:?}");
+    assert!(run.stderr.contains("a build could not run its commands here: "), "{}", run.stderr);
+    env.file("Dockerfile", "FROM scratch\nRUN [\"/x\"]\n");
+    let told = steps(&Run::of(&command.output().unwrap()));
+    assert!(told[0].starts_with("refused RUN [\"/x\"]: ") && told[0].len() > 30, "{told:?}");
 }

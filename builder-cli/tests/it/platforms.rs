@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::registry::{add_layers, count, server};
-use crate::support::{Env, Run, busybox_rootfs, have};
+use crate::support::{Env, Run, busybox_rootfs, have, program};
 use server::{OCI, Registry, sha256};
 
 const DOCKERFILE: &str = "\
@@ -105,7 +105,12 @@ fn an_index_of_the_store_is_a_base_for_each_platform() {
     assert_eq!(fs::read_to_string(env.path("files/linux_arm64/arch")).unwrap(), "arm64\n");
     assert_eq!(fs::read_to_string(env.path("files/linux_arm_v7/arch")).unwrap(), "arm\n");
     assert!(env.path("files/linux_arm_v7/more").exists() && !env.path("files/linux_amd64").exists());
-    build(&env, dockerfile, &["--platform", "linux/s390x", "--pull=never"]).fails(75);
+    let run = build(&env, dockerfile, &["--platform", "linux/s390x", "--pull=never"]);
+    let there = "no image for linux/s390x, there is linux/amd64, linux/arm64, linux/arm/v7";
+    assert!(run.fails(75).contains(there), "{}", run.stderr);
+    // An older processor of the same kind will do.
+    build(&env, dockerfile, &["--platform", "linux/arm/v8", "--pull=never", "-o", "type=local,dest=older"]).ok();
+    assert_eq!(fs::read_to_string(env.path("older/arch")).unwrap(), "arm\n");
 }
 
 #[test]
@@ -143,13 +148,82 @@ fn commands_that_nothing_here_can_run_are_refused_with_their_line() {
         return crate::support::skip(TEST, "this machine runs programs for s390x");
     }
     let env = Env::new();
-    let run = build(&env, "FROM scratch\nCOPY Dockerfile /\nRUN true\n", &["--platform", "linux/s390x,local"]);
+    env.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\nRUN true\n");
+    // Where there is an emulator, it is hidden.
+    let hide =
+        "emulator=/usr/bin/qemu-s390x-static; ! test -e $emulator || mount --bind /dev/null $emulator; exec \"$@\"";
+    let mut command = env.as_image_root("unshare");
+    command.args(["--mount", "sh", "-c", hide, "sh"]).arg(program()).env("BUILDER_STATE_DIR", env.path("hidden"));
+    command.args(["build", "--progress", "json", "--platform", "linux/s390x,local", "context"]);
+    let run = Run::of(&command.output().unwrap());
     let stderr = run.fails(69);
     assert!(stderr.contains("Dockerfile:3:1") && stderr.contains("linux/s390x"), "{stderr}");
     assert!(stderr.contains("qemu-user-static") && stderr.contains("$BUILDPLATFORM"), "{stderr}");
     assert!(run.steps().is_empty(), "nothing was done: {:?}", run.steps());
     // What is not run needs nobody to run it.
     build(&env, "FROM scratch\nCOPY Dockerfile /\nENTRYPOINT [\"x\"]\n", &["--platform", "linux/s390x"]).ok();
+}
+
+/// A program for arm64 that writes the name of its machine to `/made`.
+fn program_for_arm64() -> Vec<u8> {
+    const CODE: [u32; 17] = [
+        0xd108_03ff, // sub sp, sp, 512
+        0x9100_03e0, // mov x0, sp
+        0xd280_1408, // mov x8, 160
+        0xd400_0001, // svc 0: uname(sp)
+        0x9280_0c60, // mov x0, AT_FDCWD
+        0x1000_0181, // adr x1, path
+        0xd280_0822, // mov x2, O_WRONLY | O_CREAT
+        0xd280_3483, // mov x3, 0644
+        0xd280_0708, // mov x8, 56
+        0xd400_0001, // svc 0: openat
+        0x9104_13e1, // add x1, sp, 260: the field of the machine
+        0xd280_00e2, // mov x2, 7
+        0xd280_0808, // mov x8, 64
+        0xd400_0001, // svc 0: write
+        0xd280_0000, // mov x0, 0
+        0xd280_0ba8, // mov x8, 93
+        0xd400_0001, // svc 0: exit
+    ];
+    const BASE: u64 = 0x1_0000;
+    let mut code: Vec<u8> = CODE.iter().flat_map(|word| word.to_le_bytes()).collect();
+    code.extend(b"/made\0");
+    let size = 64 + 56 + code.len() as u64;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0\x01\0\0\0".to_vec();
+    file.extend([BASE + 64 + 56, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
+    file.extend(b"\x01\0\0\0\x05\0\0\0");
+    file.extend([0, BASE, BASE, size, size, BASE].iter().flat_map(|word: &u64| word.to_le_bytes()));
+    file.extend(code);
+    file
+}
+
+#[test]
+fn a_command_for_another_processor_runs_by_an_emulator_that_nobody_registered() {
+    const TEST: &str = "a_command_for_another_processor_runs_by_an_emulator_that_nobody_registered";
+    if cfg!(not(target_arch = "aarch64")) && !have(TEST, &["qemu-aarch64-static"]) {
+        return;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
+        return crate::support::skip(TEST, "user namespaces have a binfmt_misc of their own since Linux 6.7");
+    }
+    let registered = || fs::read_dir("/proc/sys/fs/binfmt_misc").map_or(0, |entries| entries.count());
+    let before = registered();
+    let env = Env::new();
+    env.file("prog", program_for_arm64());
+    env.mode("prog", 0o755);
+    let dockerfile = "FROM scratch\nCOPY prog /\nRUN [\"/prog\"]\n";
+    let dest = ["--platform", "linux/arm64", "-o", "type=local,dest=files"];
+    env.file("Dockerfile", dockerfile);
+    assert!(env.run(&["plan", "--platform", "linux/arm64", "context"]).ok().contains("would run"));
+    let run = build(&env, dockerfile, &dest);
+    run.ok();
+    assert_eq!(fs::read_to_string(env.path("files/made")).unwrap(), "aarch64");
+    assert_eq!(registered(), before, "the machine has no part in it");
+    // The result is there for every machine with this store, and no other processor's.
+    assert!(build(&env, dockerfile, &dest).steps().iter().all(|step| step.starts_with("CACHED")));
 }
 
 #[test]

@@ -79,4 +79,27 @@ fn certificates_of_an_insecure_registry_need_not_hold_unless_they_must() {
     write(&env, &format!("[[registry]]\nlocation = '{}'\ninsecure = true\n", registry.host()));
     env.run(&["pull", &name]).ok();
     env.run(&["pull", &name, "--tls-verify=true", "--retry", "0"]).fails(75);
+    // What is said of some names is not said of the others at the same host, nor of the host.
+    add_base(&registry, "lab/base", "1");
+    let host = registry.host();
+    write(&env, &format!("[[registry]]\nlocation = '{host}/lab'\ninsecure = true\n"));
+    env.run(&["pull", &format!("{host}/lab/base:1")]).ok();
+    registry.take_log();
+    let refused = |args: &[&str]| {
+        let run = env.run(&[args, &["--retry", "0"]].concat());
+        assert!(run.fails(75).contains("certificate"), "{args:?}: {}", run.stderr);
+    };
+    refused(&["pull", &name]);
+    refused(&["push", &name, &format!("{host}/laboratory/x:1")]);
+    refused(&["login", &host, "-u", "me", "-p", "secret"]);
+    assert!(registry.take_log().is_empty(), "nobody was asked anything");
+    env.run(&["push", &name, &format!("{host}/lab/x:1")]).ok();
+    // Its token server is at the same host.
+    let realm = registry.realm().replace("http://", "https://");
+    registry.set_auth(server::Auth::Bearer { realm, uses: 1000 });
+    registry.set_token_for(server::TokenFor::User("me", "secret"), None);
+    env.run(&["ls-tags", &format!("{host}/lab/x"), "--creds", "me:secret"]).ok();
+    assert!(registry.take_lines().iter().any(|line| line.contains("/token?")));
+    refused(&["ls-tags", &format!("{host}/base"), "--creds", "me:secret"]);
+    assert!(registry.take_log().is_empty());
 }

@@ -596,3 +596,50 @@ fn copy_dir(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn a_plan_says_what_a_shared_cache_has_and_fetches_no_layer() {
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let host = registry.host();
+    let dockerfile = app(&host);
+    for (mode, again) in [("max", "cached"), ("min", "would-run")] {
+        let from = ["--cache-from", &format!("{host}/{mode}:main")];
+        let to = format!("type=registry,ref={host}/{mode}:main,mode={mode}");
+        build(&machine(), &dockerfile, &["--cache-to", &to, "--output", "type=cacheonly"]).ok();
+        let other = machine();
+        let plan = |file: &str, options: &[&str]| -> Vec<Value> {
+            other.file(file, &dockerfile);
+            let run = other.run(&[&["plan", "--format", "json", "context"][..], options].concat());
+            let plan: Value = serde_json::from_str(&run.ok()).unwrap();
+            plan["steps"].as_array().unwrap().iter().filter(|step| step.get("key").is_some()).cloned().collect()
+        };
+        let states = |steps: &[Value]| -> Vec<String> {
+            steps.iter().map(|step| step["state"].as_str().unwrap().to_owned()).collect()
+        };
+        registry.take_log();
+        let steps = plan("Dockerfile", &from);
+        assert_eq!(states(&steps), ["cached"; 6], "{mode}: {steps:#?}");
+        assert!(steps.iter().all(|step| step["found_in"] == from[1]), "{steps:#?}");
+        // Tables of contents may come, layers must not: the store has none afterwards.
+        let layers = fetched(&registry.take_log());
+        let is_layer = |digest: &&String| get(&registry, &format!("{mode}/blobs/{digest}")).starts_with(&[0x1f, 0x8b]);
+        assert_eq!(layers.iter().filter(is_layer).collect::<Vec<_>>(), [&String::new(); 0], "{mode}");
+        // A build does what was planned.
+        let run = build(&other, &dockerfile, &[&from[..], &["--output", "type=cacheonly"]].concat());
+        assert_eq!(words(&run), ["CACHED"; 6], "{:?}", run.steps());
+        // After a change: a cache that lacks the layers of the first stage is of no use for what reads them.
+        other.file("src/two", "other\n");
+        let steps = plan("Dockerfile", &from);
+        assert_eq!(steps[0]["state"], again, "{mode}: {steps:#?}");
+        assert_eq!(states(&steps[steps.len() - 1..]), ["cached"], "that of the other stage: {steps:#?}");
+        assert_eq!(states(&steps).iter().filter(|state| *state == "cached").count(), if mode == "max" { 2 } else { 1 });
+        registry.plan(&format!("/v2/{mode}/"), 1000, Fault::Status(403, vec![], "{}".to_owned()));
+        let run = other.run(&["plan", "--cache-strict", from[0], from[1], "context"]);
+        assert!(run.fails(75).contains("cache"), "{}", run.stderr);
+        let run = other.run(&["plan", from[0], from[1], "context"]);
+        run.ok();
+        assert!(run.stderr.contains("counts as missing"), "{}", run.stderr);
+        registry.forget_plans();
+    }
+}

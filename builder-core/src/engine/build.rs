@@ -25,7 +25,7 @@ use crate::request::{BuildOutcome, BuildRequest, Compression, Output};
 use crate::sandbox::KillSwitch;
 use crate::store::Store;
 use crate::tree::Timestamp;
-use crate::worker::{self, BuildWorker, Contexts, Grants, Images, Purpose, Refusal, WorkerOptions};
+use crate::worker::{self, BuildWorker, Contexts, Emulators, Grants, Images, Purpose, Refusal, WorkerOptions};
 
 pub(super) type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
@@ -73,7 +73,7 @@ pub(super) fn run(
     findings::tell(&known, events)?;
     let grants = Grants::new(request, agents.sockets());
     refuse(&grants, &graph, &source)?;
-    refuse_foreign(&graph, store, &source)?;
+    let _emulators = refuse_foreign(&graph, store, no_exec.as_ref(), &source)?;
     events(Event::Plan { steps: graph.steps.iter().map(|step| step.info.clone()).collect() });
 
     let epoch = request.source_date_epoch.or(graph.target.source_date_epoch);
@@ -197,12 +197,18 @@ fn diagnose(code: &'static str, graph: &BuildGraph, refusal: Refusal) -> Diagnos
     }
 }
 
-/// Whether this machine can run the commands of the Dockerfile. Another machine could: the Dockerfile is not at fault.
-fn refuse_foreign(graph: &BuildGraph, store: &Store, source: &SourceFile) -> Result<(), Error> {
-    let foreign = worker::foreign(graph, store)?;
+/// Whether this machine can run the commands of the Dockerfile. Another machine could: the Dockerfile is not at fault. The
+/// emulators must be kept as long as commands run.
+pub(super) fn refuse_foreign(
+    graph: &BuildGraph,
+    store: &Store,
+    no_exec: Option<&Error>,
+    source: &SourceFile,
+) -> Result<Option<Emulators>, Error> {
+    let (foreign, emulators) = worker::foreign(graph, store, no_exec)?;
     let foreign: Vec<Diagnostic> =
         foreign.into_iter().map(|refusal| diagnose("foreign-platform", graph, refusal)).collect();
-    let Some(first) = foreign.first() else { return Ok(()) };
+    let Some(first) = foreign.first() else { return Ok(emulators) };
     let error = Error::new(ErrorKind::HostUnsupported, first.message.clone());
     Err(foreign.iter().fold(error, |error, diagnostic| error.diagnostic(diagnostic.render(source))))
 }

@@ -175,6 +175,7 @@ fn open(
         ContextSource::Empty
         | ContextSource::Image(_)
         | ContextSource::OciLayout { .. }
-        | ContextSource::OciArchive { .. } => ContextFiles::Stored(Root::scratch()),
+        | ContextSource::OciArchive { .. }
+        | ContextSource::DockerArchive { .. } => ContextFiles::Stored(Root::scratch()),
     })
 }

@@ -136,7 +136,8 @@ pub(super) fn report(step: &Step, state: StepState, note: Note) -> StepReport {
     };
     let reason = note.reason.filter(|_| state != StepState::Cached);
     let inputs = dependencies(step);
-    StepReport { info: step.info.clone(), inputs, state, reason, image, missing_bytes: None, key: note.key }
+    let info = step.info.clone();
+    StepReport { info, inputs, state, reason, image, missing_bytes: None, found_in: None, key: note.key }
 }
 
 /// What makes two builds comparable.
@@ -168,7 +169,9 @@ fn shown(context: &ContextSource) -> Option<String> {
         }
         ContextSource::Http(url) | ContextSource::Git(url) => without_credentials(url),
         ContextSource::Image(name) => name.clone(),
-        ContextSource::OciLayout { path, .. } | ContextSource::OciArchive { path, .. } => path.display().to_string(),
+        ContextSource::OciLayout { path, .. }
+        | ContextSource::OciArchive { path, .. }
+        | ContextSource::DockerArchive { path, .. } => path.display().to_string(),
     })
 }
 

@@ -33,7 +33,7 @@ use super::config::{ClientConfig, PlainHttp};
 use super::credentials::{Access, Credential};
 use super::error::{self, Error};
 use super::reference::image_host;
-use super::transport::{Payload, Request, Transport, host_of, is_loopback, origin, read_body};
+use super::transport::{Payload, Request, Transport, Trust, host_of, is_loopback, origin, read_body};
 
 /// Largest answer of a token server, in bytes. Tokens are a few kilobytes.
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
@@ -72,6 +72,8 @@ const SHARED_DOMAINS: [&str; 20] = [
 pub(super) struct Door<'a> {
     /// `host[:port]` of the registry.
     pub(super) host: &'a str,
+    /// Whether it must prove what it is.
+    pub(super) trust: Trust,
     /// Where it answers.
     pub(super) base: &'a Url,
     /// The repository, for the choice of credentials.
@@ -91,13 +93,15 @@ pub(super) struct Authorizer {
     /// What the source said, by host. An entry is locked while the source is asked.
     said: Mutex<HashMap<String, Arc<OnceLock<Option<Credential>>>>>,
     transport: Arc<Transport>,
-    challenges: Mutex<HashMap<String, Challenge>>,
+    /// By host. What one said that did not have to prove what it is holds for such requests alone, as do tokens.
+    challenges: Mutex<HashMap<(String, Trust), Challenge>>,
     tokens: Mutex<HashMap<TokenKey, Arc<Mutex<Slot>>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct TokenKey {
     host: String,
+    trust: Trust,
     repository: String,
     access: Access,
     scope: BTreeSet<String>,
@@ -150,13 +154,14 @@ impl Authorizer {
     }
 
     /// Remembers how `host` wants to be asked.
-    pub(super) fn learn(&self, host: &str, challenge: Challenge) {
-        self.challenges.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), challenge);
+    pub(super) fn learn(&self, host: &str, trust: Trust, challenge: Challenge) {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner).insert((host.to_owned(), trust), challenge);
     }
 
     /// Returns what to send with the first try: nothing while the host has not asked for anything.
     pub(super) fn authorization(&self, door: &Door<'_>) -> Result<Option<HeaderValue>, Error> {
-        let known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner).get(door.host).cloned();
+        let key = (door.host.to_owned(), door.trust);
+        let known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         match known {
             None => Ok(None),
             Some(challenge) => self.answer(door, &challenge, None),
@@ -171,7 +176,7 @@ impl Authorizer {
         refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, Error> {
         let answer = self.answer(door, &challenge, Some(refused))?;
-        self.learn(door.host, challenge);
+        self.learn(door.host, door.trust, challenge);
         Ok(answer.filter(|answer| Some(answer) != refused))
     }
 
@@ -222,6 +227,7 @@ impl Authorizer {
     fn slot(&self, door: &Door<'_>) -> Arc<Mutex<Slot>> {
         let key = TokenKey {
             host: door.host.to_owned(),
+            trust: door.trust,
             repository: door.repository.to_owned(),
             access: door.access,
             scope: door.scope.clone(),
@@ -254,6 +260,7 @@ impl Authorizer {
             _ => token_request(realm, service, scope),
         };
         let asked_at = Instant::now();
+        let request = Request { trust: door.trust.at(door.base, realm), ..request };
         let response = self.transport.send(request, door.subject)?;
         let status = response.status();
         let retry_after = super::retry::retry_after(response.headers(), std::time::SystemTime::now());
@@ -277,7 +284,9 @@ impl Authorizer {
         let same_origin = realm.origin() == door.base.origin();
         match realm.scheme() {
             "https" => {}
-            "http" if same_origin || self.transport.plain_http(&realm_host) != PlainHttp::Never => {}
+            "http"
+                if same_origin
+                    || self.transport.plain_http(&realm_host, door.trust.at(door.base, realm)) != PlainHttp::Never => {}
             "http" => return Err("it is not https"),
             _ => return Err("it is neither https nor http"),
         }

@@ -12,8 +12,9 @@ use super::config::ClientConfig;
 use super::credentials::Credential;
 use super::endpoint::AskedBy;
 use super::error::Error;
-use super::exchange::{Call, Notice, Session};
+use super::exchange::{Call, Session};
 use super::manifest::{self, MAX_MANIFEST, ManifestHead, ResolvedManifest};
+use super::notice::Notice;
 use super::reference::Reference;
 #[cfg(test)]
 use super::transport::content_length;

@@ -172,6 +172,9 @@ pub struct RegistryRule {
     pub mirrors: Vec<Mirror>,
     /// Names below the prefix are errors.
     pub blocked: bool,
+    /// Names below the prefix are read and written without certificates that hold, or by http; other names of the same
+    /// host are not.
+    pub insecure: bool,
 }
 
 /// A place that may hold what a registry holds.
@@ -181,6 +184,8 @@ pub struct Mirror {
     pub location: String,
     /// What it is asked for.
     pub pull: MirrorPull,
+    /// As for a rule.
+    pub insecure: bool,
 }
 
 /// What a mirror is asked for. A mirror that answers a tag is believed; one that answers a digest is checked.

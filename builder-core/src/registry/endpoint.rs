@@ -4,6 +4,7 @@ use super::config::{ClientConfig, MirrorPull, RegistryRule};
 use super::credentials::is_prefix;
 use super::error::Error;
 use super::reference::{Reference, api_host, canonical_registry};
+use super::transport::Trust;
 
 /// A repository at a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,15 @@ pub(super) struct Endpoint {
     pub(super) repository: String,
     /// May something else be asked when it fails?
     pub(super) is_mirror: bool,
+    /// Must the host prove what it is?
+    pub(super) trust: Trust,
+}
+
+/// How much of an endpoint is told by its place: mirrors may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Mirror,
+    Own,
 }
 
 /// Is the content asked for by a name that changes, or by its digest?
@@ -26,7 +36,7 @@ pub(super) enum AskedBy {
 /// Returns where to ask for `reference`, in order. The last is the registry itself.
 pub(super) fn endpoints(config: &ClientConfig, reference: &Reference, by: AskedBy) -> Result<Vec<Endpoint>, Error> {
     let name = reference.name();
-    let Some((matched, rule)) = rule_for(config, &name) else { return Ok(vec![own(reference)]) };
+    let Some((matched, rule)) = rule_for(config, &name) else { return Ok(vec![own(reference, Trust::Ruled)]) };
     if rule.blocked {
         return Err(Error::Blocked { name, prefix: rule.prefix.clone() });
     }
@@ -36,8 +46,9 @@ pub(super) fn endpoints(config: &ClientConfig, reference: &Reference, by: AskedB
         MirrorPull::DigestOnly => by == AskedBy::Digest,
         MirrorPull::TagOnly => by == AskedBy::Tag,
     });
-    let mut found = mirrors.map(|mirror| rewritten(&mirror.location, rest, true)).collect::<Result<Vec<_>, _>>()?;
-    found.push(rewritten(rule.location.as_deref().unwrap_or(prefix), rest, false)?);
+    let mirrors = mirrors.map(|mirror| rewritten(&mirror.location, rest, Place::Mirror, trust(mirror.insecure)));
+    let mut found = mirrors.collect::<Result<Vec<_>, _>>()?;
+    found.push(rewritten(rule.location.as_deref().unwrap_or(prefix), rest, Place::Own, trust(rule.insecure))?);
     Ok(found)
 }
 
@@ -46,13 +57,25 @@ pub(super) fn home(config: &ClientConfig, reference: &Reference) -> Result<Endpo
     let name = reference.name();
     match rule_for(config, &name) {
         Some((_, rule)) if rule.blocked => Err(Error::Blocked { name, prefix: rule.prefix.clone() }),
-        _ => Ok(own(reference)),
+        rule => Ok(own(reference, trust(rule.is_some_and(|(_, rule)| rule.insecure)))),
     }
 }
 
-fn own(reference: &Reference) -> Endpoint {
+/// Returns what is asked about `registry` as a whole: nothing below it.
+pub(super) fn door(config: &ClientConfig, registry: &str) -> Endpoint {
+    let registry = canonical_registry(registry);
+    let insecure = rule_for(config, &registry).is_some_and(|(_, rule)| rule.insecure);
+    let (host, repository) = (api_host(&registry).to_owned(), String::new());
+    Endpoint { host, repository, is_mirror: false, trust: trust(insecure) }
+}
+
+fn own(reference: &Reference, trust: Trust) -> Endpoint {
     let (host, repository) = (api_host(reference.registry()).to_owned(), reference.repository().to_owned());
-    Endpoint { host, repository, is_mirror: false }
+    Endpoint { host, repository, is_mirror: false, trust }
+}
+
+fn trust(insecure: bool) -> Trust {
+    if insecure { Trust::Blind } else { Trust::Ruled }
 }
 
 /// The rule that fits most of `name`, with the length of that. One that names the host counts before a wildcard.
@@ -84,14 +107,14 @@ fn canonical(location: &str) -> String {
     }
 }
 
-fn rewritten(location: &str, rest: &str, is_mirror: bool) -> Result<Endpoint, Error> {
+fn rewritten(location: &str, rest: &str, place: Place, trust: Trust) -> Result<Endpoint, Error> {
     let name = format!("{}{rest}", canonical(location));
     // Parsing checks host and path, which come from a file that people write.
     let parsed: Reference = name.parse().map_err(|source| Error::Config {
         what: format!("use {location:?} as the location of a registry"),
         source: Box::new(source),
     })?;
-    Ok(Endpoint { host: api_host(parsed.registry()).to_owned(), repository: parsed.repository().to_owned(), is_mirror })
+    Ok(Endpoint { is_mirror: place == Place::Mirror, ..own(&parsed, trust) })
 }
 
 #[cfg(test)]
@@ -103,9 +126,36 @@ mod tests {
         RegistryRule {
             prefix: prefix.to_owned(),
             location: location.map(str::to_owned),
-            mirrors: mirrors.iter().map(|(l, pull)| Mirror { location: (*l).to_owned(), pull: *pull }).collect(),
+            mirrors: mirrors
+                .iter()
+                .map(|(l, pull)| Mirror { location: (*l).to_owned(), pull: *pull, insecure: false })
+                .collect(),
             blocked: false,
+            insecure: false,
         }
+    }
+
+    #[test]
+    fn what_is_insecure_is_so_by_its_name_and_not_by_its_host() {
+        let insecure = |prefix: &str| RegistryRule { insecure: true, ..rule(prefix, None, &[]) };
+        let mut mirrored =
+            rule("h.io/mirrored", Some("h.io/lab"), &[("m.io", MirrorPull::All), ("n.io", MirrorPull::All)]);
+        mirrored.mirrors[1].insecure = true;
+        let registries = vec![insecure("h.io/lab"), rule("h.io/lab/safe", None, &[]), insecure("whole.io"), mirrored];
+        let config = ClientConfig { registries, ..ClientConfig::default() };
+        let trusts = |name: &str| {
+            let found = endpoints(&config, &name.parse().unwrap(), AskedBy::Tag).unwrap();
+            found.iter().map(|endpoint| endpoint.trust).collect::<Vec<_>>()
+        };
+        use Trust::{Blind, Ruled};
+        assert_eq!(trusts("h.io/lab/x"), [Blind]);
+        for name in ["h.io/x", "h.io/labor", "h.io/lab/safe/x", "h.io:443/lab/x"] {
+            assert_eq!(trusts(name), [Ruled], "{name}");
+        }
+        assert_eq!(trusts("h.io/mirrored/x"), [Ruled, Blind, Ruled], "each place by itself");
+        let written = |name: &str| home(&config, &name.parse().unwrap()).unwrap().trust;
+        assert_eq!((written("h.io/lab/x"), written("h.io/mirrored/x")), (Blind, Ruled));
+        assert_eq!((door(&config, "h.io").trust, door(&config, "whole.io").trust), (Ruled, Blind));
     }
 
     #[test]

@@ -16,60 +16,17 @@ use super::challenge;
 use super::client::CredentialSource;
 use super::config::{ClientConfig, PlainHttp, RetryPolicy};
 use super::credentials::Access;
-use super::endpoint::{AskedBy, Endpoint, endpoints, home};
+use super::endpoint::{AskedBy, Endpoint, door, endpoints, home};
 use super::error::{self, Error};
-use super::reference::{Reference, api_host, canonical_registry};
+use super::notice::Notice;
+use super::reference::Reference;
 use super::retry::retry_after;
-use super::transport::{Payload, Request, Transport, host_of, is_loopback};
+use super::transport::{Payload, Request, Transport, Trust, host_of, is_loopback};
 
 /// Of an error answer, this many bytes are read for its words.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 /// A mirror is given up sooner than the registry itself.
 const MIRROR_ATTEMPTS: u32 = 2;
-
-/// Something that went wrong and was got over.
-#[derive(Debug)]
-pub(crate) enum Notice<'a> {
-    /// A request is about to be sent again.
-    Retry {
-        /// Why.
-        error: &'a Error,
-        /// How long the client waits first.
-        wait: Duration,
-    },
-    /// A mirror was of no use; the next place is asked.
-    MirrorFailed {
-        /// Its `host[:port]`.
-        mirror: &'a str,
-        /// Why.
-        error: &'a Error,
-    },
-}
-
-impl fmt::Display for Notice<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = match self {
-            Self::Retry { error, wait } => {
-                write!(f, "trying again in {:.1} s: ", wait.as_secs_f64())?;
-                error
-            }
-            Self::MirrorFailed { mirror, error } => {
-                write!(f, "the mirror {mirror} is of no use: ")?;
-                error
-            }
-        };
-        if let Some(subject) = error.unsaid_subject() {
-            write!(f, "{subject}: ")?;
-        }
-        error.fmt(f)?;
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
 
 type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 
@@ -85,7 +42,7 @@ struct Inner {
     transport: Arc<Transport>,
     auth: Authorizer,
     /// What each host that may speak http was found to speak; locked while that is found out.
-    bases: Mutex<HashMap<String, Arc<Mutex<Option<Url>>>>>,
+    bases: Mutex<HashMap<(String, Trust), Arc<Mutex<Option<Url>>>>>,
     /// Mirrors that could not be reached: not asked again.
     dead_mirrors: Mutex<HashSet<String>>,
 }
@@ -241,9 +198,8 @@ impl Session {
 
     /// Asks whether `registry` lets this client in at all.
     pub(super) fn enter(&self, registry: &str, subject: &str) -> Result<(), Error> {
-        let host = api_host(&canonical_registry(registry)).to_owned();
-        let url = join(&self.base(&host, subject)?, "v2/", subject)?;
-        let endpoint = Endpoint { host, repository: String::new(), is_mirror: false };
+        let endpoint = door(&self.inner.config, registry);
+        let url = join(&self.base(&endpoint, subject)?, "v2/", subject)?;
         let call = Call { target: Target::Url(&url), ..Call::read(&endpoint, Method::GET, "", subject) };
         self.retrying(|| self.send(&call)).map(drop)
     }
@@ -256,7 +212,7 @@ impl Session {
     /// One exchange: finds out how the host is spoken to, answers its challenge once, turns failures into errors.
     pub(super) fn send(&self, call: &Call<'_>) -> Result<Response, Error> {
         let subject = call.subject;
-        let base = self.base(&call.endpoint.host, subject)?;
+        let base = self.base(call.endpoint, subject)?;
         let url = match call.target {
             Target::Url(url) => url.clone(),
             Target::Path(path) => join(&base, &format!("v2/{}/{path}", call.endpoint.repository), subject)?,
@@ -265,6 +221,7 @@ impl Session {
         let scope = call.scope();
         let door = Door {
             host: &call.endpoint.host,
+            trust: call.endpoint.trust,
             base: &base,
             repository: &call.endpoint.repository,
             access: call.access,
@@ -274,6 +231,7 @@ impl Session {
         let authorization = if at_home { self.inner.auth.authorization(&door)? } else { None };
         let request = Request {
             method: call.method.clone(),
+            trust: call.endpoint.trust.at(&base, &url),
             url,
             headers: call.headers.clone(),
             authorization,
@@ -299,25 +257,26 @@ impl Session {
 
     /// Resolves the `Location` that an answer for an upload names: a place that may be asked next.
     pub(super) fn location(&self, call: &Call<'_>, location: &str) -> Result<Url, Error> {
-        let base = self.base(&call.endpoint.host, call.subject)?;
+        let base = self.base(call.endpoint, call.subject)?;
         let mut url = join(&base, location, call.subject)?;
         // A registry behind a proxy that ends TLS may not know that it is spoken to by https.
         if base.scheme() == "https" && url.scheme() == "http" && host_of(&url) == host_of(&base) {
             // Refused only for schemes that have no such thing.
             url.set_scheme("https").unwrap_or_default();
         }
-        self.inner.transport.check_redirect(&base, &url, call.subject)?;
+        self.inner.transport.check_redirect(&base, &url, call.endpoint.trust.at(&base, &url), call.subject)?;
         Ok(url)
     }
 
     /// Returns `scheme://host/`. For a host that may speak http, the first caller asks `/v2/` and all others wait.
-    fn base(&self, host: &str, subject: &str) -> Result<Url, Error> {
+    fn base(&self, endpoint: &Endpoint, subject: &str) -> Result<Url, Error> {
+        let host = endpoint.host.as_str();
         let url = |scheme: &str| {
             format!("{scheme}://{host}/")
                 .parse::<Url>()
                 .map_err(|_| Error::Protocol { subject: subject.to_owned(), problem: format!("{host} is not a host") })
         };
-        let order = match self.inner.transport.plain_http(host) {
+        let order = match self.inner.transport.plain_http(host, endpoint.trust) {
             PlainHttp::Never => return url("https"),
             PlainHttp::Always => return url("http"),
             // A test or side-car registry speaks http almost always; one elsewhere that may is still likely to have TLS.
@@ -325,17 +284,22 @@ impl Session {
             PlainHttp::Allowed => [url("https")?, url("http")?],
         };
         let slot = Arc::clone(
-            self.inner.bases.lock().unwrap_or_else(PoisonError::into_inner).entry(host.to_owned()).or_default(),
+            self.inner
+                .bases
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry((host.to_owned(), endpoint.trust))
+                .or_default(),
         );
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(base) = &*slot {
             return Ok(base.clone());
         }
         let [first, second] = order;
-        let base = match self.probe(host, &first, subject) {
+        let base = match self.probe(endpoint, &first, subject) {
             Ok(true) => first,
             Err(error) if is_wrong_certificate(&error) => return Err(error),
-            unclear => match (self.probe(host, &second, subject), unclear) {
+            unclear => match (self.probe(endpoint, &second, subject), unclear) {
                 (Ok(_), _) => second,
                 (Err(error), _) if is_wrong_certificate(&error) => return Err(error),
                 (Err(_), Ok(_)) => first,
@@ -346,14 +310,15 @@ impl Session {
     }
 
     /// Asks whether a registry answers below `base`; keeps the challenge that comes with the answer.
-    fn probe(&self, host: &str, base: &Url, subject: &str) -> Result<bool, Error> {
+    fn probe(&self, endpoint: &Endpoint, base: &Url, subject: &str) -> Result<bool, Error> {
         let url = base.join("v2/").unwrap_or_else(|_| base.clone());
-        let response = self.inner.transport.send(Request::new(Method::GET, url), subject)?;
+        let response =
+            self.inner.transport.send(Request { trust: endpoint.trust, ..Request::new(Method::GET, url) }, subject)?;
         if response.status() == StatusCode::UNAUTHORIZED
             && response.url().origin() == base.origin()
             && let Some(challenge) = challenge::parse(response.headers())
         {
-            self.inner.auth.learn(host, challenge);
+            self.inner.auth.learn(&endpoint.host, endpoint.trust, challenge);
         }
         // What a TLS server says to plain http.
         let answered = response.status() != StatusCode::BAD_REQUEST;

@@ -26,6 +26,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod manifest;
+mod notice;
 mod parallel;
 mod push;
 mod reason;
@@ -48,8 +49,8 @@ pub use config::{
 pub use credentials::{Access, Credential, Credentials};
 pub(crate) use download::{Answer, Downloader, Validators, Wanted, shown};
 pub(crate) use error::{Cause, Error};
-pub(crate) use exchange::Notice;
 pub(crate) use manifest::ResolvedManifest;
+pub(crate) use notice::Notice;
 pub(crate) use parallel::for_each;
 pub(crate) use push::Upload;
 #[cfg(test)]

@@ -53,6 +53,11 @@ impl HostTls {
         Ok(tls)
     }
 
+    /// The same with any certificate.
+    pub(super) fn unverified(self) -> Self {
+        Self { any_certificate: true, ..self }
+    }
+
     /// `*.crt` are authorities, `X.cert` with `X.key` is the client's own.
     fn load_dir(&mut self, dir: &Path) -> Result<(), Error> {
         let mut paths = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {

@@ -42,6 +42,22 @@ pub(super) enum Payload<'a> {
     Stream(Opener<'a>, u64),
 }
 
+/// Whether a host must prove what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Trust {
+    /// As the rule for the host says.
+    Ruled,
+    /// It need not: no certificate has to hold, and http will do.
+    Blind,
+}
+
+impl Trust {
+    /// What it comes to for `to` when it was said of `from`: it is for one host.
+    pub(super) fn at(self, from: &Url, to: &Url) -> Self {
+        if host_of(from) == host_of(to) { self } else { Self::Ruled }
+    }
+}
+
 /// One request.
 #[derive(Clone)]
 pub(super) struct Request<'a> {
@@ -53,12 +69,14 @@ pub(super) struct Request<'a> {
     pub(super) payload: Payload<'a>,
     /// How much longer than the usual time of silence the answer may take; for small answers only.
     pub(super) patience: Duration,
+    /// For the host of `url`, and no other that a redirect leads to.
+    pub(super) trust: Trust,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
         let (headers, payload, patience) = (HeaderMap::new(), Payload::None, Duration::ZERO);
-        Self { method, url, headers, authorization: None, payload, patience }
+        Self { method, url, headers, authorization: None, payload, patience, trust: Trust::Ruled }
     }
 }
 
@@ -68,7 +86,7 @@ pub(super) struct Transport {
     config: Arc<ClientConfig>,
     /// Made when first needed: reading the system's certificates takes milliseconds that a cached build does not have.
     common: OnceLock<Client>,
-    by_host: Mutex<HashMap<String, Client>>,
+    by_host: Mutex<HashMap<(String, Trust), Client>>,
 }
 
 impl Transport {
@@ -92,11 +110,13 @@ impl Transport {
     }
 
     /// Returns whether `host[:port]` may be spoken to without TLS. Loopback may: nobody listens in between.
-    pub(super) fn plain_http(&self, host: &str) -> PlainHttp {
-        match self.rule(host) {
-            Some(rule) => rule.plain_http,
-            None if is_loopback(host) => PlainHttp::Allowed,
-            None => PlainHttp::Never,
+    pub(super) fn plain_http(&self, host: &str, trust: Trust) -> PlainHttp {
+        match (self.rule(host).map(|rule| rule.plain_http), trust) {
+            (Some(PlainHttp::Always), _) => PlainHttp::Always,
+            (_, Trust::Blind) => PlainHttp::Allowed,
+            (Some(ruled), Trust::Ruled) => ruled,
+            (None, Trust::Ruled) if is_loopback(host) => PlainHttp::Allowed,
+            (None, Trust::Ruled) => PlainHttp::Never,
         }
     }
 
@@ -112,7 +132,8 @@ impl Transport {
             let Some(target) = target else {
                 return Err(Error::Protocol { subject: subject.to_owned(), problem: "redirect to no URL".to_owned() });
             };
-            self.check_redirect(&url, &target, subject)?;
+            request.trust = request.trust.at(&url, &target);
+            self.check_redirect(&url, &target, request.trust, subject)?;
             if target.origin() != url.origin() {
                 request.authorization = None;
             }
@@ -125,12 +146,14 @@ impl Transport {
         })
     }
 
-    /// Makes sure that an exchange with `from` may go on at `to`.
-    pub(super) fn check_redirect(&self, from: &Url, to: &Url, subject: &str) -> Result<(), Error> {
+    /// Makes sure that an exchange with `from` may go on at `to`, which is trusted so.
+    pub(super) fn check_redirect(&self, from: &Url, to: &Url, trust: Trust, subject: &str) -> Result<(), Error> {
         let problem = match to.scheme() {
             "https" | "http" if !to.username().is_empty() || to.password().is_some() => "the URL holds a user name",
             "https" => return Ok(()),
-            "http" if from.scheme() == "http" || self.plain_http(&host_of(to)) != PlainHttp::Never => return Ok(()),
+            "http" if from.scheme() == "http" || self.plain_http(&host_of(to), trust) != PlainHttp::Never => {
+                return Ok(());
+            }
             "http" => "from https to plain http",
             _ => "neither http nor https",
         };
@@ -138,7 +161,7 @@ impl Transport {
     }
 
     fn send_once(&self, request: &Request<'_>, subject: &str) -> Result<Response, Error> {
-        let client = self.client(&host_of(&request.url))?;
+        let client = self.client(&host_of(&request.url), request.trust)?;
         let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         if let Some(value) = &request.authorization {
             builder = builder.header(AUTHORIZATION, value.clone());
@@ -158,13 +181,15 @@ impl Transport {
         builder.send().map_err(|error| failure(subject, &request.url, error.without_url()))
     }
 
-    fn client(&self, host: &str) -> Result<Client, Error> {
+    fn client(&self, host: &str, trust: Trust) -> Result<Client, Error> {
         // Held while the client is made, so that each is made once.
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = by_host.get(host) {
+        let key = (host.to_owned(), trust);
+        if let Some(client) = by_host.get(&key) {
             return Ok(client.clone());
         }
         let tls = HostTls::load(host, self.rule(host), &self.config.cert_dirs)?;
+        let tls = if trust == Trust::Blind { tls.unverified() } else { tls };
         let client = if tls != HostTls::default() {
             self.build(tls)?
         } else if let Some(common) = self.common.get() {
@@ -173,7 +198,7 @@ impl Transport {
             let built = self.build(tls)?;
             self.common.get_or_init(|| built).clone()
         };
-        by_host.insert(host.to_owned(), client.clone());
+        by_host.insert(key, client.clone());
         Ok(client)
     }
 

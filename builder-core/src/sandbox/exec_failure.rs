@@ -144,6 +144,11 @@ fn elf_interpreter(head: &[u8]) -> Option<&[u8]> {
     None
 }
 
+/// Whether these are the first bytes of a 64-bit little-endian program that needs no interpreter.
+pub(crate) fn is_static_elf(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF\x02\x01") && elf_interpreter(head).is_none()
+}
+
 fn machine(head: &[u8]) -> Option<u16> {
     let raw: [u8; 2] = array(head, 18).filter(|_| head.starts_with(ELF))?;
     Some(if head.get(5) == Some(&2) { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })

@@ -40,7 +40,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 pub(crate) use error::Error;
-pub(crate) use exec_failure::ExecFailure;
+pub(crate) use exec_failure::{ExecFailure, is_static_elf};
 pub(crate) use kill::KillSwitch;
 pub(crate) use spec::{Content, Mount, Network, Rootfs, Security, Spec};
 

@@ -31,7 +31,8 @@ pub(crate) enum Outlook<T> {
 }
 
 impl<T> Outlook<T> {
-    fn output(&self) -> Option<&T> {
+    /// The result, if it is there.
+    pub(crate) fn output(&self) -> Option<&T> {
         match self {
             Self::Provided(output) | Self::Cached(output) => Some(output),
             Self::WouldRun | Self::DependsOn(_) | Self::NotFetched(_) => None,

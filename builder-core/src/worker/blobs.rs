@@ -7,6 +7,7 @@ use super::images::{ImageError, Images, Place};
 use crate::digest::{CacheKey, Digest};
 use crate::image::Descriptor;
 use crate::registry::{self, BlobReader};
+use crate::store::StepLock;
 
 impl Images {
     /// Brings blobs into the store, several at once. `progress` is told the blob, its bytes so far and in all.
@@ -18,6 +19,34 @@ impl Images {
         progress: &(dyn Fn(&Digest, u64, u64) + Sync),
     ) -> Result<(), ImageError> {
         registry::for_each(blobs, |blob| self.fetch_blob(name, place, blob, progress))
+    }
+
+    /// Reads a document from the store, where `fetch` puts it if it is not there.
+    pub(super) fn document(
+        &self,
+        name: &str,
+        digest: Digest,
+        limit: u64,
+        fetch: impl FnOnce() -> Result<Vec<u8>, registry::Error>,
+    ) -> Result<Vec<u8>, ImageError> {
+        let store = |source| ImageError::Store { name: name.to_owned(), source };
+        // What is damaged is fetched again.
+        let there = || self.store.read_blob(&digest, limit).ok().filter(|bytes| Digest::of(bytes) == digest);
+        if let Some(bytes) = there() {
+            return Ok(bytes);
+        }
+        let _lock = self.lock_blob(&digest).map_err(store)?;
+        if let Some(bytes) = there() {
+            return Ok(bytes);
+        }
+        let bytes = fetch().map_err(|source| ImageError::Registry { name: name.to_owned(), source })?;
+        self.store.put_blob(&bytes).map_err(store)?;
+        Ok(bytes)
+    }
+
+    /// Whoever else fetches the blob holds this lock; then it is there.
+    fn lock_blob(&self, digest: &Digest) -> Result<Option<StepLock>, crate::store::Error> {
+        self.store.lock_step(&CacheKey(*digest.as_bytes()), &mut || ControlFlow::Continue(()))
     }
 
     pub(super) fn fetch_blob(
@@ -32,9 +61,7 @@ impl Images {
         if there()? {
             return Ok(());
         }
-        // Whoever else fetches it holds this lock; then it is there.
-        let lock = self.store.lock_step(&CacheKey(*blob.digest.as_bytes()), &mut || ControlFlow::Continue(()));
-        let _lock = lock.map_err(store)?;
+        let _lock = self.lock_blob(&blob.digest).map_err(store)?;
         if there()? {
             return Ok(());
         }

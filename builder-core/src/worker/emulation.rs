@@ -2,18 +2,21 @@
 //!
 //! Asked is the kernel, with the smallest program there is for the processor: whatever binfmt_misc, the processor itself
 //! or a compatibility mode make of it counts, also where binfmt_misc cannot be looked into, as in a container. Where it
-//! can, an emulator is refused that would not be found inside an image.
+//! can, an emulator is refused that would not be found inside an image. What nothing is registered for gets an emulator
+//! of this machine, for this build alone ([`super::emulators`]).
 //!
 //! Rules: `elf(5)`; the kernel's `binfmt-misc.rst`.
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Refusal;
+use super::emulators::{self, Emulators};
 use crate::error::{Error, ErrorKind};
+use crate::event::StepId;
 use crate::image::Platform;
 use crate::plan::{BuildGraph, Op};
 use crate::store::Store;
@@ -136,7 +139,7 @@ impl Bytes {
 }
 
 /// What this machine does with programs of a processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
     /// Runs them, or nobody can tell.
     Runs,
@@ -144,41 +147,118 @@ enum Verdict {
     Nothing,
     /// Has an emulator that is looked for inside the image.
     NotFixed,
+    /// Has this emulator, which the kernel was not told of and does not take from a build, for that reason.
+    NotTold(PathBuf, String),
 }
 
-/// What of the graph cannot run here because it is for another processor: the first command of each platform.
+/// The first command for a processor that is not this machine's.
+struct Foreign<'g> {
+    step: StepId,
+    platform: &'g Platform,
+    verdict: Verdict,
+    /// What would run such programs, and the smallest of them.
+    emulator: Option<(Smallest, PathBuf)>,
+}
+
+impl Foreign<'_> {
+    fn architecture(&self) -> &str {
+        &self.platform.architecture
+    }
+}
+
+/// What of the graph cannot run here because it is for another processor: the first command of each platform. The second
+/// is what lets others run, as long as it is kept. `no_exec` says why no command can run at all; then nothing is
+/// arranged for them.
 ///
 /// # Errors
 /// When the store cannot hold a file.
-pub(crate) fn foreign(graph: &BuildGraph, store: &Store) -> Result<Vec<Refusal>, Error> {
+pub(crate) fn foreign(
+    graph: &BuildGraph,
+    store: &Store,
+    no_exec: Option<&Error>,
+) -> Result<(Vec<Refusal>, Option<Emulators>), Error> {
     let host = Platform::host();
-    let mut asked: Vec<&str> = vec![&host.architecture];
-    let mut refusals = Vec::new();
+    let mut found: Vec<Foreign<'_>> = Vec::new();
     for step in &graph.steps {
         let Op::Run(op) = &step.op else { continue };
-        let architecture = op.platform.architecture.as_str();
-        if asked.contains(&architecture) {
-            continue;
+        let platform = &op.platform;
+        let architecture = platform.architecture.as_str();
+        if architecture != host.architecture && found.iter().all(|other| other.architecture() != architecture) {
+            let verdict = judge(architecture, store)?;
+            found.push(Foreign { step: step.id(), platform, verdict, emulator: None });
         }
-        asked.push(architecture);
-        let verdict = judge(architecture, store)?;
-        refusals.extend(refusal(verdict, &op.platform).map(|(what, hint)| Refusal { step: step.id(), what, hint }));
     }
-    Ok(refusals)
+    let emulators = match no_exec {
+        None => emulate(&mut found, store)?,
+        Some(_) => None,
+    };
+    let refuse = |foreign: Foreign<'_>| {
+        let (what, hint) = refusal(&foreign.verdict, foreign.platform)?;
+        Some(Refusal { step: foreign.step, what, hint })
+    };
+    Ok((found.into_iter().filter_map(refuse).collect(), emulators))
 }
 
-fn refusal(verdict: Verdict, platform: &Platform) -> Option<(String, Option<Cow<'static, str>>)> {
+/// Registers emulators of this machine, if there is something that it does not run and one for it.
+///
+/// What is registered for the machine no longer counts then, so there must be one for what runs by that, too.
+fn emulate(found: &mut [Foreign<'_>], store: &Store) -> Result<Option<Emulators>, Error> {
+    found.iter_mut().filter(|foreign| !is_native(foreign.architecture())).for_each(|foreign| {
+        foreign.emulator = smallest(foreign.architecture()).zip(emulators::find(foreign.architecture()));
+    });
+    let would_help = |foreign: &Foreign<'_>| foreign.verdict != Verdict::Runs && foreign.emulator.is_some();
+    let would_be_lost = |foreign: &Foreign<'_>| {
+        foreign.verdict == Verdict::Runs && foreign.emulator.is_none() && !is_native(foreign.architecture())
+    };
+    if !found.iter().any(would_help) || found.iter().any(would_be_lost) {
+        return Ok(None);
+    }
+    let emulators = match Emulators::open() {
+        Ok(emulators) => emulators,
+        Err(error) => {
+            for foreign in found.iter_mut().filter(|foreign| would_help(foreign)) {
+                let told = |(_, path)| Verdict::NotTold(path, error.to_string());
+                foreign.verdict = foreign.emulator.take().map_or(Verdict::Nothing, told);
+            }
+            return Ok(None);
+        }
+    };
+    for foreign in found {
+        let Some((program, path)) = foreign.emulator.take() else { continue };
+        foreign.verdict = match emulators.register(foreign.architecture(), &program.elf(), &path) {
+            Err(error) => Verdict::NotTold(path, error.to_string()),
+            Ok(()) if tries(&program, store)? => Verdict::Runs,
+            Ok(()) => Verdict::Nothing,
+        };
+    }
+    Ok(Some(emulators))
+}
+
+/// Whether the processor of this machine runs programs of `architecture` itself.
+fn is_native(architecture: &str) -> bool {
+    matches!((Platform::host().architecture.as_str(), architecture), ("amd64", "386") | ("arm64", "arm"))
+}
+
+fn refusal(verdict: &Verdict, platform: &Platform) -> Option<(String, Option<Cow<'static, str>>)> {
     let host = Platform::host();
     let (what, hint) = match verdict {
         Verdict::Runs => return None,
         Verdict::Nothing => (
             format!("this {host} machine has no emulator for {platform}, which this command is for"),
-            "install one (Debian and Ubuntu: apt-get install qemu-user-static binfmt-support; Fedora: dnf install \
+            "install one (Debian and Ubuntu: apt-get install qemu-user-static; Fedora: dnf install \
              qemu-user-static), or work in a stage FROM --platform=$BUILDPLATFORM and copy its result",
         ),
         Verdict::NotFixed => (
             format!("the emulator of this machine for {platform} is not found inside of images"),
             "register it with the flag F (fix binary), as qemu-user-static does",
+        ),
+        Verdict::NotTold(path, reason) => (
+            format!(
+                "the kernel does not know {} as the emulator for {platform}, and takes none from a build: {reason}",
+                path.display()
+            ),
+            "have it registered for the machine (systemctl restart systemd-binfmt, or apt-get install binfmt-support), \
+             or use Linux 6.7 or later, where a build does that for itself",
         ),
     };
     Some((what, Some(hint.into())))
@@ -186,15 +266,17 @@ fn refusal(verdict: Verdict, platform: &Platform) -> Option<(String, Option<Cow<
 
 fn judge(architecture: &str, store: &Store) -> Result<Verdict, Error> {
     let Some(program) = smallest(architecture) else { return Ok(Verdict::Runs) };
-    let elf = program.elf();
-    let dir = store.work_dir().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
-    let runs = runs(&dir.path().join("probe"), &elf);
-    let runs = runs.map_err(|error| Error::from_source(ErrorKind::Store, &error).context("try a foreign program"))?;
-    Ok(match runs {
+    Ok(match tries(&program, store)? {
         false => Verdict::Nothing,
-        true if handler(Path::new(BINFMT), &elf).is_some_and(|handler| !handler.fixed) => Verdict::NotFixed,
+        true if handler(Path::new(BINFMT), &program.elf()).is_some_and(|handler| !handler.fixed) => Verdict::NotFixed,
         true => Verdict::Runs,
     })
+}
+
+fn tries(program: &Smallest, store: &Store) -> Result<bool, Error> {
+    let dir = store.work_dir().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
+    let runs = runs(&dir.path().join("probe"), &program.elf());
+    runs.map_err(|error| Error::from_source(ErrorKind::Store, &error).context("try a foreign program"))
 }
 
 /// Whether the kernel runs the program. What keeps it from being tried says nothing against it.
@@ -304,9 +386,11 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_install() {
         let arm: Platform = "linux/arm64".parse().unwrap();
-        let (what, hint) = refusal(Verdict::Nothing, &arm).unwrap();
+        let (what, hint) = refusal(&Verdict::Nothing, &arm).unwrap();
         assert!(what.contains("linux/arm64") && hint.unwrap().contains("qemu-user-static"), "{what}");
-        assert!(refusal(Verdict::NotFixed, &arm).unwrap().1.unwrap().contains("flag F"));
-        assert_eq!(refusal(Verdict::Runs, &arm), None);
+        assert!(refusal(&Verdict::NotFixed, &arm).unwrap().1.unwrap().contains("flag F"));
+        let (what, hint) = refusal(&Verdict::NotTold("/usr/bin/qemu".into(), "EPERM".into()), &arm).unwrap();
+        assert!(what.contains("/usr/bin/qemu") && what.contains("EPERM") && hint.unwrap().contains("6.7"), "{what}");
+        assert_eq!(refusal(&Verdict::Runs, &arm), None);
     }
 }

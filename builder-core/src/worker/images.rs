@@ -3,16 +3,20 @@
 //! A manifest and its config are fetched when the plan asks for them, layers when a step needs the image. Everything is
 //! verified before it is visible in the store, and a blob is fetched once even by builds side by side.
 
+mod error;
 mod promise;
 
 use std::collections::HashMap;
-use std::io;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind};
+pub(crate) use error::ImageError;
+
 use crate::image::{
-    self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, Platform, SourceError,
+    self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, NoMatchingPlatform,
+    Platform,
 };
 use crate::plan::{ImageName, ImageResolver, ResolveError, ResolvedImage};
 use crate::registry::{self, Client, Reference, ResolvedManifest};
@@ -36,70 +40,6 @@ struct Found {
     place: Place,
     /// The name it was found by, of a registry that has it or may have it.
     origin: Option<Reference>,
-}
-
-/// Why an image cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageError {
-    /// The name is not one.
-    #[error("{name:?} is not an image name")]
-    Name { name: String, source: registry::ReferenceError },
-    /// The store lacks it, and no registry may be asked.
-    #[error("{name} is not in the store, and --pull=never forbids to fetch it")]
-    NotInStore { name: String },
-    /// The registry, or the way to it.
-    #[error("{name} cannot be fetched")]
-    Registry { name: String, source: registry::Error },
-    /// The layout or archive.
-    #[error("the context {name:?} cannot be used as an image")]
-    Source { name: String, source: SourceError },
-    /// The store.
-    #[error("the store cannot give or take {name}")]
-    Store { name: String, source: crate::store::Error },
-    /// What it holds is damaged.
-    #[error("{name} is damaged")]
-    Document { name: String, source: image::ParseError },
-    /// No image for this platform.
-    #[error("{name} has no image for the platform")]
-    Platform { name: String, source: image::NoMatchingPlatform },
-    /// Its own documents do not fit together.
-    #[error("{name} is damaged: {reason}")]
-    Inconsistent { name: String, reason: String },
-    /// Reading or writing.
-    #[error("{name} cannot be copied")]
-    Copy { name: String, source: io::Error },
-}
-
-impl ImageError {
-    /// Who can act.
-    pub(crate) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Name { .. } => ErrorKind::Dockerfile,
-            Self::Registry { .. } | Self::Platform { .. } | Self::NotInStore { .. } => ErrorKind::Registry,
-            Self::Source { .. } => ErrorKind::Context,
-            Self::Store { .. } | Self::Document { .. } | Self::Inconsistent { .. } | Self::Copy { .. } => {
-                ErrorKind::Store
-            }
-        }
-    }
-
-    /// What to do about it.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Registry { source, .. } => source.hint(),
-            _ => None,
-        }
-    }
-}
-
-impl From<ImageError> for Error {
-    fn from(error: ImageError) -> Self {
-        let this = Self::from_source(error.kind(), &error);
-        match error.hint() {
-            Some(hint) => this.hint(hint),
-            None => this,
-        }
-    }
 }
 
 /// Finds and fetches images for one build.
@@ -181,15 +121,32 @@ impl Images {
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Found>, ImageError> {
         let name = &reference.to_string();
         let store = |source| ImageError::Store { name: name.to_owned(), source };
-        let Some(mut descriptor) = self.store.resolve_image(name).map_err(store)? else { return Ok(None) };
+        let Some(descriptor) = self.store.resolve_image(name).map_err(store)? else { return Ok(None) };
+        match self.of_store(name, descriptor, platform)? {
+            Ok(found) => Ok(found.map(|found| Found { origin: Some(reference.clone()), ..found })),
+            Err(source) => self.unless_forbidden(name, source),
+        }
+    }
+
+    /// What of an image or index of the store is for `platform`; `None` where that is not in the store.
+    fn of_store(
+        &self,
+        name: &str,
+        mut descriptor: Descriptor,
+        platform: &Platform,
+    ) -> Result<Result<Option<Found>, NoMatchingPlatform>, ImageError> {
+        let store = |source| ImageError::Store { name: name.to_owned(), source };
         let document = |source| ImageError::Document { name: name.to_owned(), source };
         let mut bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
         if image::is_index(&descriptor.media_type) {
             let index = Index::parse(&bytes).map_err(document)?;
-            let Ok(chosen) = index.choose(platform) else { return Ok(None) };
+            let chosen = match index.choose(platform) {
+                Ok(chosen) => chosen,
+                Err(none) => return Ok(Err(none)),
+            };
             // Of an index that was fetched for some platforms, the others are where it came from.
             if !self.store.has_blob(&chosen.digest).map_err(store)? {
-                return Ok(None);
+                return Ok(Ok(None));
             }
             descriptor = chosen.clone();
             bytes = self.store.read_blob(&descriptor.digest, MANIFEST_LIMIT).map_err(store)?;
@@ -197,9 +154,19 @@ impl Images {
         let manifest = Manifest::parse(&bytes).map_err(document)?;
         let config = self.store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
-        let fits = config.architecture.is_empty() || platform.rank(&config.platform()).is_some();
-        let origin = Some(reference.clone());
-        Ok(fits.then_some(Found { descriptor, manifest, config, place: Place::Store, origin }))
+        let there = config.platform();
+        if !config.architecture.is_empty() && platform.rank(&there).is_none() {
+            return Ok(Err(NoMatchingPlatform { wanted: platform.to_string(), available: vec![there.to_string()] }));
+        }
+        Ok(Ok(Some(Found { descriptor, manifest, config, place: Place::Store, origin: None })))
+    }
+
+    /// What the store has is for other platforms: a registry may have more, if it may be asked.
+    fn unless_forbidden(&self, name: &str, source: NoMatchingPlatform) -> Result<Option<Found>, ImageError> {
+        match self.policy {
+            PullPolicy::Never => Err(ImageError::Platform { name: name.to_owned(), source }),
+            _ => Ok(None),
+        }
     }
 
     fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Found, ImageError> {
@@ -212,24 +179,22 @@ impl Images {
             let chosen =
                 index.choose(platform).map_err(|source| ImageError::Platform { name: name.clone(), source })?;
             let digest = chosen.digest;
-            resolved = match self.store.read_blob(&digest, MANIFEST_LIMIT) {
-                // The manifest is known by its digest: no need to ask again.
-                Ok(bytes) if Digest::of(&bytes) == digest => {
-                    ResolvedManifest { digest, media_type: chosen.media_type.clone(), bytes }
-                }
-                _ => self.client.manifest_by_digest(reference, digest).map_err(registry)?,
+            let mut media_type = chosen.media_type.clone();
+            let fetch = || {
+                let found = self.client.manifest_by_digest(reference, digest)?;
+                media_type = found.media_type;
+                Ok(found.bytes)
             };
+            let bytes = self.document(&name, digest, MANIFEST_LIMIT, fetch)?;
+            resolved = ResolvedManifest { digest, media_type, bytes };
         }
         let manifest = Manifest::parse(&resolved.bytes).map_err(document)?;
         let size = resolved.bytes.len() as u64;
         let descriptor = Descriptor::new(resolved.media_type.clone(), resolved.digest, size);
         let wanted = &manifest.config;
-        let config = match self.store.read_blob(&wanted.digest, CONFIG_LIMIT) {
-            Ok(bytes) if Digest::of(&bytes) == wanted.digest => bytes,
-            _ => self.client.blob_bytes(reference, wanted.digest, wanted.size, CONFIG_LIMIT).map_err(registry)?,
-        };
+        let fetch = || self.client.blob_bytes(reference, wanted.digest, wanted.size, CONFIG_LIMIT);
+        let config = self.document(&name, wanted.digest, CONFIG_LIMIT, fetch)?;
         let store = |source| ImageError::Store { name: name.clone(), source };
-        self.store.put_blob(&config).map_err(store)?;
         self.store.put_blob(&resolved.bytes).map_err(store)?;
         let config = ImageConfig::parse(&config).map_err(document)?;
         let (place, origin) = (Place::Registry(reference.clone()), Some(reference.clone()));
@@ -252,6 +217,9 @@ impl Images {
         let given = self.contexts.iter().rev().find(|(name, _)| name == context).map(|(_, source)| source);
         let (source, reference, shown) = match given {
             Some(ContextSource::Image(text)) => return self.by_reference(text, platform),
+            Some(ContextSource::DockerArchive { path, name }) => {
+                return self.by_docker_archive(context, path, name.as_deref(), platform);
+            }
             Some(ContextSource::OciLayout { path, reference }) => {
                 (ImageSource::open_layout(path).map_err(wrap)?, reference, path)
             }
@@ -273,6 +241,30 @@ impl Images {
         let name = format!("{context} ({})", shown.display());
         let place = Place::Layout(Arc::new(source));
         Ok((name, Found { descriptor, manifest, config, place, origin: None }))
+    }
+
+    /// An archive of `docker save` is no layout: its image is brought into the store.
+    fn by_docker_archive(
+        &self,
+        context: &str,
+        path: &Path,
+        name: Option<&str>,
+        platform: &Platform,
+    ) -> Result<(String, Found), ImageError> {
+        let shown = format!("{context} ({})", path.display());
+        let wrap = |source| ImageError::Source { name: context.to_owned(), source };
+        let full = |text: &str| text.parse::<Reference>().map(|reference| reference.to_string());
+        let wanted = name.map(full).transpose();
+        let wanted = wanted.map_err(|source| ImageError::Name { name: name.unwrap_or_default().to_owned(), source })?;
+        let is_wanted = |tag: &str| wanted.as_ref().is_none_or(|wanted| full(tag).is_ok_and(|tag| tag == *wanted));
+        let image = image::import_docker_archive(&self.store, path, wanted.as_deref(), &is_wanted).map_err(wrap)?;
+        match self.of_store(&shown, image, platform)? {
+            Ok(Some(found)) => Ok((shown, found)),
+            Ok(None) => {
+                Err(ImageError::Inconsistent { name: shown, reason: "it lacks an image of its index".to_owned() })
+            }
+            Err(source) => Err(ImageError::Platform { name: shown, source }),
+        }
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Found>> {

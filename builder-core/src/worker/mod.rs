@@ -9,6 +9,7 @@ mod blobs;
 mod context;
 mod copy;
 mod emulation;
+mod emulators;
 mod exec;
 mod files;
 mod images;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use emulation::foreign;
+pub(crate) use emulators::Emulators;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use inputs::{Inputs, dependencies};
 pub(crate) use mounts::{Grants, Refusal};

@@ -1,7 +1,9 @@
 //! What can be told of a step without doing anything: which results are there, and what only a build fetches.
 
+use super::users::is_numeric_owner;
 use super::{BuildWorker, ContextFiles, Inputs, Root, StepOutput};
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
 use crate::plan::{CopySourceOp, FileInput, MountKind, MountOp, Op, Step};
 use crate::solver::Glimpse;
 use crate::store::LayerDescriptor;
@@ -9,12 +11,15 @@ use crate::store::LayerDescriptor;
 impl BuildWorker<'_> {
     /// Looks at a step whose inputs are known.
     pub(super) fn look(&self, step: &Step, inputs: &Inputs<'_>) -> Result<Glimpse<StepOutput>, Error> {
-        let mut read: Vec<Root> = Vec::new();
+        // Whose tables of contents decide, and whose files are read for names of users.
+        let (mut looked_into, mut read): (Vec<Root>, Vec<Root>) = Default::default();
         match &step.op {
             Op::Image(source) => {
-                return Ok(Glimpse::Provided(StepOutput::Root(
-                    Root::scratch().with(self.images.layers(&source.image)?),
-                )));
+                let layers = match self.shared_base(&source.image)? {
+                    Some(layers) => layers,
+                    None => self.images.layers(&source.image)?,
+                };
+                return Ok(Glimpse::Provided(StepOutput::Root(Root::scratch().with(layers))));
             }
             Op::Context(name) => {
                 let missing = || Error::new(ErrorKind::Context, format!("there is no context {name:?}"));
@@ -26,12 +31,18 @@ impl BuildWorker<'_> {
                     }
                 });
             }
-            Op::Workdir(op) => read.push(inputs.root(op.parent)?),
+            Op::Workdir(op) => {
+                let parent = inputs.root(op.parent)?;
+                read.extend((!op.user.is_empty() && !is_numeric_owner(&op.user)).then(|| parent.clone()));
+                looked_into.push(parent);
+            }
             Op::Copy(op) => {
-                read.push(inputs.root(op.parent)?);
+                let parent = inputs.root(op.parent)?;
+                read.extend(op.chown.iter().filter(|owner| !is_numeric_owner(owner)).map(|_| parent.clone()));
+                looked_into.extend((!op.link).then_some(parent));
                 for source in &op.sources {
                     match source {
-                        CopySourceOp::Path { from, .. } => read.extend(root_of(*from, inputs)?),
+                        CopySourceOp::Path { from, .. } => looked_into.extend(root_of(*from, inputs)?),
                         CopySourceOp::Inline { .. } => {}
                         CopySourceOp::Http { url, checksum, .. } if self.fetcher.is_here(url, checksum.as_ref())? => {}
                         CopySourceOp::Http { .. } | CopySourceOp::Git(_) => {
@@ -42,11 +53,14 @@ impl BuildWorker<'_> {
             }
             Op::Run(op) => {
                 for from in op.mounts.iter().filter_map(shown_files) {
-                    read.extend(root_of(from, inputs)?);
+                    looked_into.extend(root_of(from, inputs)?);
                 }
             }
         }
-        let missing = self.missing(&read)?;
+        let missing = match self.missing(&read, |layer| self.has(layer))? {
+            None => self.missing(&looked_into, |layer| Ok(self.has(layer)? || self.has_promised_tree(layer)?))?,
+            missing => missing,
+        };
         Ok(missing.map_or(Glimpse::Keyed, |layer| Glimpse::NotFetched(self.not_fetched(&layer))))
     }
 
@@ -65,9 +79,27 @@ impl BuildWorker<'_> {
         Ok(size == Some(layer.size))
     }
 
-    fn missing(&self, roots: &[Root]) -> Result<Option<LayerDescriptor>, Error> {
+    /// Whether a shared cache tells what is in a layer that it has. Fetches the table of contents, not the layer.
+    fn has_promised_tree(&self, layer: &LayerDescriptor) -> Result<bool, Error> {
+        match self.store.promised_tree(&layer.diff_id, &layer.digest) {
+            Ok(tree) => Ok(tree.is_some()),
+            Err(error) if self.options.cache_strict => Err(Error::from_source(ErrorKind::Registry, &error)),
+            Err(error) => {
+                let message =
+                    format!("{}; what it has counts as missing", Error::from_source(ErrorKind::Registry, &error));
+                (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
+                Ok(false)
+            }
+        }
+    }
+
+    fn missing(
+        &self,
+        roots: &[Root],
+        is_there: impl Fn(&LayerDescriptor) -> Result<bool, Error>,
+    ) -> Result<Option<LayerDescriptor>, Error> {
         for layer in roots.iter().flat_map(Root::layers) {
-            if !self.has(&layer)? {
+            if !is_there(&layer)? {
                 return Ok(Some(layer));
             }
         }

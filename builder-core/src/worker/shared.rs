@@ -193,12 +193,17 @@ impl BuildWorker<'_> {
     /// Starts over without what the blamed cache said: without results that lack their layers, or without all caches.
     pub(crate) fn do_without(&self, blamed: &Broken) {
         if blamed.is_hollow {
-            self.options.shared.insist(self.store);
-        } else {
-            let message = format!("{}; building without shared caches", blamed.reason);
-            (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
-            self.options.shared.give_up(self.store);
+            return self.insist();
         }
+        let message = format!("{}; building without shared caches", blamed.reason);
+        (self.events)(Event::Warning { code: "cache-source".to_owned(), message });
+        self.options.shared.give_up(self.store);
+        self.done().clear();
+    }
+
+    /// Counts only results that have their layers from now on.
+    pub(crate) fn insist(&self) {
+        self.options.shared.insist(self.store);
         self.done().clear();
     }
 

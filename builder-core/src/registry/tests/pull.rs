@@ -293,8 +293,9 @@ fn mirrors_come_first_and_the_registry_last() {
     let rule = RegistryRule {
         prefix: registry.host(),
         location: None,
-        mirrors: mirrors.map(|location| Mirror { location, pull: MirrorPull::All }).into(),
+        mirrors: mirrors.map(|location| Mirror { location, pull: MirrorPull::All, insecure: false }).into(),
         blocked: false,
+        insecure: false,
     };
     let failed = Arc::new(Mutex::new(Vec::new()));
     let client = Client::new(ClientConfig { registries: vec![rule], ..config() }).with_observer({

@@ -217,8 +217,8 @@ fn an_upload_elsewhere_gets_no_authorization() {
 #[test]
 fn mirrors_are_not_written_to() {
     let (mirror, registry) = (Registry::start(), Registry::start());
-    let mirrors = vec![Mirror { location: mirror.host(), pull: MirrorPull::All }];
-    let rule = RegistryRule { prefix: registry.host(), location: None, mirrors, blocked: false };
+    let mirrors = vec![Mirror { location: mirror.host(), pull: MirrorPull::All, insecure: false }];
+    let rule = RegistryRule { prefix: registry.host(), location: None, mirrors, blocked: false, insecure: false };
     let client = Client::new(ClientConfig { registries: vec![rule], ..config() });
     push(&client, &at(&registry, "app"), b"blob", None).unwrap();
     assert!(mirror.take_log().is_empty());
