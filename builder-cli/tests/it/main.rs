@@ -17,6 +17,7 @@ mod crash;
 mod creds;
 mod determinism;
 mod devices;
+mod engines;
 mod examples;
 mod fetch;
 mod image;
