@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test, and skips are told")]
 
 mod advisories;
+mod annotations;
 mod applied;
 mod base;
 mod build;
@@ -36,6 +37,7 @@ mod registry;
 mod remote;
 mod server;
 mod shared_cache;
+mod squash;
 mod ssh;
 mod support;
 mod torture;

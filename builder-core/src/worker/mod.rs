@@ -22,6 +22,7 @@ mod records;
 mod remote;
 mod root;
 mod shared;
+mod squash;
 mod stub;
 mod transfer;
 mod users;
@@ -40,6 +41,7 @@ pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
 pub(crate) use shared::{base_entry, cache_error};
+pub(crate) use squash::squashed;
 pub(crate) use variant::ensure as compressed_as;
 pub(crate) use why::{Note, Past};
 
