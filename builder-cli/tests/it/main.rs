@@ -14,6 +14,7 @@ mod check;
 mod command_line;
 mod concurrent;
 mod context_ls;
+mod copy;
 mod crash;
 mod creds;
 mod determinism;

@@ -37,6 +37,7 @@ pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use emulation::foreign;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use inputs::{Inputs, dependencies};
+pub(crate) use mirror::MirrorLayers;
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;
