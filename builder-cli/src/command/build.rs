@@ -145,6 +145,15 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     request.platforms.clone_from(&args.platforms);
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
+    add_caches(&mut request, args)?;
+    request.cache_ttl = args.cache_ttl;
+    request.cache_strict = args.cache_strict;
+    request.jobs = args.jobs.map(usize::from);
+    Ok(request)
+}
+
+/// Caches of steps and of cache mounts that other machines share.
+fn add_caches(request: &mut BuildRequest, args: &BuildArgs) -> Result<(), Failure> {
     for text in &args.cache_from {
         request.cache_from.push(shared_cache::source_of("--cache-from", text)?);
     }
@@ -157,10 +166,7 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     for text in &args.cache_mount_to {
         request.cache_mount_to.push(shared_cache::mount_target(text)?);
     }
-    request.cache_ttl = args.cache_ttl;
-    request.cache_strict = args.cache_strict;
-    request.jobs = args.jobs.map(usize::from);
-    Ok(request)
+    Ok(())
 }
 
 /// `--ssh`; whom ssh believes matters only with it.

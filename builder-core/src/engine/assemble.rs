@@ -166,8 +166,8 @@ impl Solved<'_> {
     /// Makes one layer of the image's own. In the history the last step that had one carries it.
     pub(super) fn squash(&mut self, store: &Store, options: &LayerOptions) -> Result<(), Error> {
         let one = worker::squashed(store, &self.layers, self.base_layers, options.clone())?;
-        let steps = self.target.history.iter().filter_map(|entry| entry.layer);
-        let last = steps.filter(|step| self.made_layer.contains(step)).last();
+        let mut steps = self.target.history.iter().filter_map(|entry| entry.layer);
+        let last = steps.rfind(|step| self.made_layer.contains(step));
         self.made_layer = last.filter(|_| one.is_some()).into_iter().collect();
         self.layers.truncate(self.base_layers);
         self.layers.extend(one);
