@@ -34,11 +34,15 @@ fn command(env: &Env, program: &str) -> Command {
     command
 }
 
-/// A command that takes with it whatever it started, and ends with the thread that started it.
+/// Where programs leave things whatever their options say.
+const COVERED: &str =
+    "for dir in /run /opt /etc/docker; do [ ! -d $dir ] || mount -t tmpfs tmpfs $dir; done; exec \"$@\"";
+
+/// A command that takes with it whatever it started, mounted and wrote down, and ends with the thread that started it.
 fn isolated(env: &Env, program: &str) -> Command {
     let mut command = command(env, "setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"]);
-    command.arg(program);
+    command.args(["sh", "-c", COVERED, "sh", program]);
     command
 }
 
@@ -152,7 +156,10 @@ impl<'a> Engine<'a> {
     fn said(&self, image: &str) -> String {
         match self.client[0].as_str() {
             "docker" => self.run(&["run", "--rm", "--network", "none", "--ulimit", "nofile=1024", image]).ok(),
-            _ => self.run(&["run", "--rm", image, "container"]).ok(),
+            _ => {
+                let pipes = self.env.path("pipes").display().to_string();
+                self.run(&["run", "--rm", "--fifo-dir", &pipes, image, "container"]).ok()
+            }
         }
     }
 }
