@@ -133,3 +133,6 @@ fn entry_of(path: &[u8], node: Node<'_>, first_names: &mut HashMap<Place, Vec<u8
     let has_bytes = matches!(entry.kind, Kind::File { size: 1.., .. });
     (entry, has_bytes.then_some(place))
 }
+
+#[cfg(test)]
+mod tests;
