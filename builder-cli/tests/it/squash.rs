@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::image::{Image, Node, sha256};
+use crate::registry::server::Registry;
+use crate::registry::{add_base, count};
 use crate::support::Env;
 
 /// Everything that a layer can say about those below it, and what later steps take back.
@@ -105,4 +107,48 @@ fn what_has_nothing_to_squash_stays_as_it_is() {
     assert_same(&squashed, &env.image(nothing, &[]));
     let run = env.build("FROM busybox\nRUN :\n", &["--squash", "--cache-to", "type=inline"]);
     assert!(run.fails(2).contains("--squash"), "{}", run.stderr);
+}
+
+#[test]
+fn of_a_squashed_image_nothing_but_its_layers_is_pushed() {
+    let env = Env::new();
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    registry.take_log();
+    let host = registry.host();
+    env.file("Dockerfile", format!("FROM {host}/base:1\nRUN echo a > /a\nRUN echo b > /b\nRUN rm /a\n"));
+    let output = format!("type=registry,name={host}/app:1,annotation.k=v");
+    let digest = env.run(&["build", "-q", "--squash", "--output", &output, "context"]).ok();
+    let log = registry.take_lines();
+    assert_eq!(count(&log, "PUT /v2/app/blobs/uploads/"), 2, "one layer and the config: {log:#?}");
+    assert_eq!(registry.missing(), Vec::<String>::new());
+    // From the cache it is the same image, and nothing is sent.
+    assert_eq!(env.run(&["build", "-q", "--squash", "--output", &output, "context"]).ok(), digest);
+    assert_eq!(count(&registry.take_lines(), "PUT /v2/app/blobs/uploads/"), 0);
+    env.run(&["copy", &format!("docker://{host}/app:1"), "oci:out:1"]).ok();
+    let image = Image::open(&env.path("out"), None);
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!(image.manifest["annotations"]["k"], "v");
+    assert_eq!(image.manifest["annotations"]["org.opencontainers.image.base.name"], format!("{host}/base:1"));
+    assert_eq!(image.text("b"), "b\n");
+}
+
+#[test]
+fn steps_of_a_squashed_image_come_from_a_shared_cache() {
+    let env = Env::new();
+    let registry = Registry::start();
+    add_base(&registry, "base", "1");
+    let host = registry.host();
+    let dockerfile = format!("FROM {host}/base:1\nRUN echo a > /a\nRUN echo b > /b && rm /bin/yes\n");
+    let cache = format!("type=registry,ref={host}/cache");
+    let digest = |env: &Env, options: &[&str]| {
+        let run = env.build(&dockerfile, &[&["--squash", "--build-arg", "SOURCE_DATE_EPOCH=5"], options].concat());
+        run.ok();
+        (run.steps(), std::fs::read_to_string(env.path("out/index.json")).unwrap())
+    };
+    let (_, first) = digest(&env, &["--cache-to", &cache]);
+    let other = Env::new();
+    let (steps, second) = digest(&other, &["--cache-from", &cache]);
+    assert!(steps.len() == 2 && steps.iter().all(|step| step.starts_with("CACHED")), "{steps:?}");
+    assert_eq!(second, first);
 }
