@@ -1,6 +1,7 @@
 //! The `builder` command: everything that reads the environment, prints, or decides an exit code. The work is done by
 //! `builder-core`.
 
+mod annotation;
 mod args;
 mod command;
 mod confidential;

@@ -4,22 +4,35 @@ use std::path::PathBuf;
 
 use builder_core::{Compression, CompressionKind, Destination, ImageForm, MediaTypes, Output, PlatformSplit};
 
+use crate::annotation;
 use crate::failure::Failure;
 use crate::options::compression;
 
 /// The keys and the types that they mean something for.
-const KEYS: [(&str, &[&str]); 11] = [
+const KEYS: [(&str, &[&str]); 14] = [
     ("type", TYPES),
     ("dest", &["oci", "docker", "tar", "local"]),
     ("tar", &["oci"]),
-    ("name", &["docker", "image", "registry"]),
+    ("name", IMAGES),
     ("push", &["image", "registry"]),
     ("push-by-digest", &["image", "registry"]),
     ("compression", IMAGES),
     ("compression-level", IMAGES),
     ("force-compression", IMAGES),
     ("oci-mediatypes", IMAGES),
+    ("rewrite-timestamp", IMAGES),
+    ("store", &["image"]),
+    ("unpack", &["image"]),
     ("platform-split", &["tar", "local"]),
+];
+/// Keys of BuildKit that mean something which is not done here, and what to do instead.
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("registry.insecure", "say --tls-verify=false, or insecure=true for it in registries.conf"),
+    ("name-canonical", "the digest is on standard output and in --metadata-file"),
+    ("dangling-name-prefix", "name the image, or take its digest from --iidfile"),
+    ("attestation-prefix", "there are no attestations"),
+    ("attestation-inline", "there are no attestations"),
+    ("mode", "what the directory holds stays; make it anew to be rid of that"),
 ];
 const TYPES: &[&str] = &["oci", "docker", "image", "registry", "tar", "local", "cacheonly"];
 const IMAGES: &[&str] = &["oci", "docker", "image", "registry"];
@@ -47,6 +60,7 @@ struct Spec {
     no_tar: bool,
     names: Vec<String>,
     push: Option<bool>,
+    store: Option<bool>,
     by_digest: bool,
     codec: Option<CompressionKind>,
     level: Option<u8>,
@@ -72,24 +86,40 @@ impl Spec {
         if !TYPES.contains(&spec.kind.as_str()) {
             return Err(format!("there is no type {:?} (known: {})", spec.kind, TYPES.join(", ")));
         }
-        for key in keys {
+        for key in keys.into_iter().filter(|key| !key.starts_with("annotation")) {
             let (_, types) =
                 KEYS.iter().find(|(known, _)| *known == key).ok_or_else(|| format!("unknown key {key:?}"))?;
             if !types.contains(&spec.kind.as_str()) {
                 return Err(format!("type={} has no key {key:?}", spec.kind));
             }
         }
+        if !spec.form.annotations.is_empty() && !IMAGES.contains(&spec.kind.as_str()) {
+            return Err(format!("type={} has no annotations", spec.kind));
+        }
         Ok(spec)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let bool = || value.parse::<bool>().map_err(|_| format!("{key}={value:?} is neither true nor false"));
+        let bool = || boolean(value).ok_or_else(|| format!("{key}={value:?} is neither true nor false"));
+        if let Some(annotation) = annotation::field(key, value) {
+            self.form.annotations.push(annotation?);
+            return Ok(());
+        }
+        if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| *known == key) {
+            return Err(format!("there is no {key}: {instead}"));
+        }
         match key {
             "type" => self.kind = value.to_owned(),
             "dest" => self.dest = Some(value.to_owned()).filter(|dest| !dest.is_empty()),
             "tar" => self.no_tar = !bool()?,
             "name" => self.names = value.split(',').map(str::to_owned).collect(),
             "push" => self.push = Some(bool()?),
+            "store" => self.store = Some(bool()?),
+            "unpack" if bool()? => {
+                return Err("unpack=true is not needed: layers are unpacked when a RUN reads them".to_owned());
+            }
+            "unpack" => {}
+            "rewrite-timestamp" => self.form.rewrite_timestamp = Some(bool()?),
             "push-by-digest" => self.by_digest = bool()?,
             "compression" => self.codec = Some(codec(value).ok_or_else(|| format!("no codec {value:?}"))?),
             "compression-level" => self.level = Some(value.parse().map_err(|_| format!("{value:?} is no level"))?),
@@ -110,11 +140,12 @@ impl Spec {
 
     fn outputs(mut self) -> Result<Vec<Output>, String> {
         self.form.compression = self.compression()?;
-        let Self { form, by_digest, split, .. } = self;
-        let names = self.names.clone();
+        let Self { by_digest, split, .. } = self;
+        let (form, names) = (self.form.clone(), self.names.clone());
+        let stored = self.store.unwrap_or(!by_digest);
         let output = match self.kind.as_str() {
-            "oci" if self.no_tar => Output::OciLayout { dest: self.directory()?, form },
-            "oci" => Output::OciArchive { dest: self.destination()?, form },
+            "oci" if self.no_tar => Output::OciLayout { dest: self.directory()?, names, form },
+            "oci" => Output::OciArchive { dest: self.destination()?, names, form },
             "docker" => Output::DockerArchive { dest: self.destination()?, names, form },
             "tar" => Output::RootfsTar { dest: self.destination()?, split },
             "local" => Output::RootfsDirectory { dest: self.directory()?, split },
@@ -124,11 +155,12 @@ impl Spec {
             }
             "registry" => Output::Registry { names, form, by_digest },
             _ if self.push == Some(true) => {
-                let pushed = Output::Registry { names: names.clone(), form, by_digest };
-                // What has no tag there has none here.
-                return Ok(if by_digest { vec![pushed] } else { vec![Output::Store { names, form }, pushed] });
+                let pushed = Output::Registry { names: names.clone(), form: form.clone(), by_digest };
+                // What has no tag there has none here, unless that is asked for.
+                return Ok(if stored { vec![Output::Store { names, form }, pushed] } else { vec![pushed] });
             }
             _ if by_digest => return Err("push-by-digest without push=true".to_owned()),
+            _ if !stored => return Err("type=image,store=false without push=true goes nowhere".to_owned()),
             _ => Output::Store { names, form },
         };
         Ok(vec![output])
@@ -155,6 +187,15 @@ impl Spec {
             Some("-") => Err("a directory cannot go to standard output".to_owned()),
             Some(path) => Ok(path.into()),
         }
+    }
+}
+
+/// What Go, and so BuildKit, takes for a boolean.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -194,35 +235,47 @@ mod tests {
 
     #[test]
     fn outputs() {
-        let form = ImageForm::default();
-        let zstd = ImageForm { compression: Some(Compression { kind: CompressionKind::Zstd, level: Some(9) }), ..form };
-        let docker = ImageForm { media_types: MediaTypes::Docker, force_compression: true, ..form };
+        let form = ImageForm::default;
+        let zstd = Some(Compression { kind: CompressionKind::Zstd, level: Some(9) });
+        let zstd = ImageForm { compression: zstd, ..form() };
+        let docker = || ImageForm { media_types: MediaTypes::Docker, force_compression: true, ..form() };
+        let rewritten = ImageForm { rewrite_timestamp: Some(true), ..form() };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let file = |name: &str| Destination::File(name.into());
         for (text, outputs) in [
-            ("type=oci,dest=a.tar", vec![Output::OciArchive { dest: file("a.tar"), form }]),
-            ("type=oci,dest=-", vec![Output::OciArchive { dest: Destination::Stdout, form }]),
+            ("type=oci,dest=a.tar", vec![Output::OciArchive { dest: file("a.tar"), names: vec![], form: form() }]),
+            (
+                "type=oci,dest=-,name=x,rewrite-timestamp=true",
+                vec![Output::OciArchive { dest: Destination::Stdout, names: names(&["x"]), form: rewritten }],
+            ),
             (
                 "type=oci,tar=false,\"dest=a,b\",compression=zstd,compression-level=9",
-                vec![Output::OciLayout { dest: "a,b".into(), form: zstd }],
+                vec![Output::OciLayout { dest: "a,b".into(), names: vec![], form: zstd }],
             ),
-            ("type=docker,dest=d.tar", vec![Output::DockerArchive { dest: file("d.tar"), names: vec![], form }]),
+            (
+                "type=docker,dest=d.tar",
+                vec![Output::DockerArchive { dest: file("d.tar"), names: vec![], form: form() }],
+            ),
             (
                 "type=registry,\"name=h/a,h/b:1\"",
-                vec![Output::Registry { names: names(&["h/a", "h/b:1"]), form, by_digest: false }],
+                vec![Output::Registry { names: names(&["h/a", "h/b:1"]), form: form(), by_digest: false }],
             ),
             (
                 "type=image,name=x,push=true,oci-mediatypes=false,force-compression=true",
                 vec![
-                    Output::Store { names: names(&["x"]), form: docker },
-                    Output::Registry { names: names(&["x"]), form: docker, by_digest: false },
+                    Output::Store { names: names(&["x"]), form: docker() },
+                    Output::Registry { names: names(&["x"]), form: docker(), by_digest: false },
                 ],
             ),
             (
                 "type=image,name=x,push=true,push-by-digest=true",
-                vec![Output::Registry { names: names(&["x"]), form, by_digest: true }],
+                vec![Output::Registry { names: names(&["x"]), form: form(), by_digest: true }],
             ),
-            ("type=image,name=x", vec![Output::Store { names: names(&["x"]), form }]),
+            (
+                "type=image,name=x,push=1,store=false,unpack=false",
+                vec![Output::Registry { names: names(&["x"]), form: form(), by_digest: false }],
+            ),
+            ("type=image,name=x", vec![Output::Store { names: names(&["x"]), form: form() }]),
             ("type=tar,dest=r.tar", vec![Output::RootfsTar { dest: file("r.tar"), split: PlatformSplit::Auto }]),
             ("-", vec![Output::RootfsTar { dest: Destination::Stdout, split: PlatformSplit::Auto }]),
             ("out", vec![Output::RootfsDirectory { dest: "out".into(), split: PlatformSplit::Auto }]),
@@ -253,7 +306,13 @@ mod tests {
             ("type=oci,dest=x,compression=lzma", "lzma"),
             ("type=oci,dest=x,compression-level=10", "out of range 0 to 9"),
             ("type=oci,dest=x,colour=red", "colour"),
-            ("type=oci,dest=x,name=y", "has no key"),
+            ("type=local,dest=x,name=y", "has no key"),
+            ("type=tar,dest=x,annotation.k=v", "has no annotations"),
+            ("type=oci,dest=x,annotation-config.k=v", "no place"),
+            ("type=image,name=x,store=false", "goes nowhere"),
+            ("type=image,name=x,unpack=true", "not needed"),
+            ("type=image,name=x,registry.insecure=true", "--tls-verify=false"),
+            ("type=image,name=x,dangling-name-prefix=y", "--iidfile"),
             ("type=local,dest=x,compression=gzip", "has no key"),
             ("type=registry,push=false", "type=image"),
             ("type=image,name=x,push-by-digest=true", "push=true"),

@@ -1,7 +1,8 @@
 //! Images from one place to another, byte for byte, with all their platforms unless one is asked for.
 //!
-//! What comes from elsewhere lies in the store on its way, where the next copy finds it, and is freed like all that has
-//! no name. Needs no build process.
+//! From registry to registry layers go without touching the disk, and only those that the other lacks. What else comes
+//! from elsewhere lies in the store on its way, where the next copy finds it, and is freed like all that has no name. Needs
+//! no build process.
 
 use crate::digest::Digest;
 use crate::distribute::{blobs_of, push_error, reference};
@@ -15,7 +16,7 @@ use crate::registry::Client;
 use crate::request::{ImagePlace, PullPolicy};
 use crate::shelf;
 use crate::store::Store;
-use crate::worker::Images;
+use crate::worker::{Images, MirrorLayers};
 
 /// Copies, and returns the digest of the manifest or index.
 pub(crate) fn copy(
@@ -32,7 +33,12 @@ pub(crate) fn copy(
         ImagePlace::DockerArchive { .. } => Some(asked.unwrap_or_else(Platform::host)),
         _ => asked,
     };
-    let mut image = fetch(store, client, from, platform.as_ref())?;
+    // A registry may have the layers already, or take them over from the other repository.
+    let layers = match to {
+        ImagePlace::Registry(_) => MirrorLayers::Noted,
+        _ => MirrorLayers::Fetched,
+    };
+    let mut image = fetch(store, client, from, platform.as_ref(), layers)?;
     image.annotations.remove(ANNOTATION_REF_NAME);
     put(store, client, image.clone(), to, origin(from))?;
     store.sync().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
@@ -47,19 +53,21 @@ fn origin(from: &ImagePlace) -> Option<&str> {
     }
 }
 
-/// Brings an image into the store, with all its platforms unless one is asked for.
+/// Brings an image into the store, with all its platforms unless one is asked for. `layers` is about those that only a
+/// registry has.
 pub(crate) fn fetch(
     store: &Store,
     client: &Client,
     from: &ImagePlace,
     platform: Option<&Platform>,
+    layers: MirrorLayers,
 ) -> Result<Descriptor> {
     let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
     let (source, wanted) = match from {
         ImagePlace::Store(name) => return choose(store, shelf::find(store, name)?.descriptor, platform),
         ImagePlace::Registry(name) => {
             let images = Images::new(store.clone(), client.clone(), Vec::new(), PullPolicy::Always);
-            return Ok(images.mirror(&reference(name)?, platform)?);
+            return Ok(images.mirror(&reference(name)?, platform, layers)?);
         }
         ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
         ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
@@ -113,7 +121,8 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
             let origin = origin.map(reference).transpose()?;
             let blobs = blobs_of(store, &image)?;
             let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
-            let push = Push { sender: &Sender::new(store, client, &origins), image: &image };
+            let sender = Sender::new(store, client, &origins).through(origin.as_ref());
+            let push = Push { sender: &sender, image: &image };
             push.run(&[reference(name)?]).map_err(|error| push_error(&error))
         }
         ImagePlace::OciLayout { path, .. } => written(export::export_layout(store, unnamed, path)),

@@ -19,6 +19,7 @@ use crate::image::{
 use crate::registry::Client;
 use crate::request::{Added, EntryChange, IfIndexExists, ImagePlace, IndexChange};
 use crate::store::{StepLock, Store};
+use crate::worker::MirrorLayers;
 
 /// Annotation of an attestation: the manifest that it is about.
 const ATTESTED: &str = "vnd.docker.reference.digest";
@@ -144,7 +145,7 @@ impl List<'_> {
             Added::All => None,
             Added::One => Some(change.wanted()),
         };
-        let fetched = fetch(self.store, self.client, image, wanted.as_ref())?;
+        let fetched = fetch(self.store, self.client, image, wanted.as_ref(), MirrorLayers::Fetched)?;
         let new = match is_index(&fetched.media_type) {
             true => self.read(&fetched)?.manifests,
             // What was written about it where it came from does not come along.

@@ -1,5 +1,6 @@
 //! What a caller asks for, and what it gets. Plain values: they travel to the build process as one message.
 
+mod annotation;
 mod cache;
 mod compression;
 mod output;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use annotation::{Annotation, AnnotationPlace};
 pub use cache::{CacheMode, CachePlace, CacheSource, CacheTarget};
 pub use compression::{Compression, CompressionKind};
 pub use output::{Destination, ImageForm, MediaTypes, Output, PlatformSplit};
@@ -168,6 +170,10 @@ pub struct BuildRequest {
     pub build_args: Vec<(String, String)>,
     /// Labels that win over the Dockerfile's.
     pub labels: Vec<(String, String)>,
+    /// Annotations of the image, in the store and in every output that is an image.
+    pub annotations: Vec<Annotation>,
+    /// Put the layers that this build adds to its base into one.
+    pub squash: bool,
     /// Names for the store.
     pub tags: Vec<String>,
     /// Outputs besides the store.
@@ -238,6 +244,8 @@ impl BuildRequest {
             target: None,
             build_args: Vec::new(),
             labels: Vec::new(),
+            annotations: Vec::new(),
+            squash: false,
             tags: Vec::new(),
             outputs: Vec::new(),
             platforms: Vec::new(),
@@ -277,8 +285,12 @@ pub struct BuildOutcome {
     pub media_type: String,
     /// Size of the manifest or index in bytes.
     pub size: u64,
+    /// Annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
     /// Names under which the store holds it, fully qualified.
     pub names: Vec<String>,
+    /// Those, and the names that its outputs gave it at registries and in archives.
+    pub image_names: Vec<String>,
 }
 
 impl BuildOutcome {

@@ -44,11 +44,20 @@ pub(crate) struct BuildArgs {
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
 
+    /// Annotation of the image: PLACE is manifest, manifest-descriptor, index or index-descriptor, the first two also for
+    /// one platform, manifest[linux/arm64]; several with commas [default: manifest]
+    #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+
+    /// Put the layers that this build adds to its base into one
+    #[arg(long)]
+    pub(crate) squash: bool,
+
     /// Output, any number: type=oci|docker|tar,dest=FILE (- is standard output), type=oci,tar=false,dest=DIR,
-    /// type=local,dest=DIR, type=registry,name=NAME, type=image,name=NAME[,push=true], type=cacheonly; for images
-    /// compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false, push-by-digest=true; for
-    /// files platform-split=BOOL.
-    /// DIR alone is type=local, - alone is type=tar on standard output
+    /// type=local,dest=DIR, type=registry,name=NAME, type=image,name=NAME[,push=true[,store=false]], type=cacheonly; for
+    /// images name=NAME, compression=KIND, compression-level=N, force-compression=true, oci-mediatypes=false,
+    /// push-by-digest=true, rewrite-timestamp=true, annotation[-PLACE][[PLATFORM]].KEY=VALUE; for files
+    /// platform-split=BOOL. DIR alone is type=local, - alone is type=tar on standard output
     #[arg(short, long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
 

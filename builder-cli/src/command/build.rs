@@ -15,7 +15,7 @@ use super::{check, print};
 use crate::args::{Allowed, BuildArgs, Call, Method, ProgressMode};
 use crate::confidential::Ssh;
 use crate::failure::Failure;
-use crate::{confidential, options, output, progress, shared_cache, terminate};
+use crate::{annotation, confidential, options, output, progress, shared_cache, terminate};
 
 /// Builds, and tells what came out.
 pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
@@ -152,6 +152,10 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     for text in &args.labels {
         request.labels.push(options::label(text)?);
     }
+    for text in &args.annotations {
+        request.annotations.extend(annotation::option(text)?);
+    }
+    request.squash = args.squash;
     for text in &args.outputs {
         request.outputs.extend(output::parse(text)?);
     }
@@ -185,6 +189,15 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     request.platforms.clone_from(&args.platforms);
     request.no_cache = args.no_cache;
     request.cache_max = args.cache_max;
+    add_caches(&mut request, args)?;
+    request.cache_ttl = args.cache_ttl;
+    request.cache_strict = args.cache_strict;
+    request.jobs = args.jobs.map(usize::from);
+    Ok(request)
+}
+
+/// Caches of steps and of cache mounts that other machines share.
+fn add_caches(request: &mut BuildRequest, args: &BuildArgs) -> Result<(), Failure> {
     for text in &args.cache_from {
         request.cache_from.push(shared_cache::source_of("--cache-from", text)?);
     }
@@ -197,10 +210,7 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
     for text in &args.cache_mount_to {
         request.cache_mount_to.push(shared_cache::mount_target(text)?);
     }
-    request.cache_ttl = args.cache_ttl;
-    request.cache_strict = args.cache_strict;
-    request.jobs = args.jobs.map(usize::from);
-    Ok(request)
+    Ok(())
 }
 
 /// `--ssh`; whom ssh believes matters only with it.
@@ -230,7 +240,7 @@ fn push_names(request: &mut BuildRequest) {
         .iter()
         .filter_map(|output| match output {
             Output::Store { names, form } => {
-                Some(Output::Registry { names: names.clone(), form: *form, by_digest: false })
+                Some(Output::Registry { names: names.clone(), form: form.clone(), by_digest: false })
             }
             _ => None,
         })
@@ -325,11 +335,14 @@ fn write_files(args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> 
                 {"mediaType": outcome.media_type, "digest": outcome.digest, "size": outcome.size},
             "containerimage.digest": outcome.digest,
         });
+        if !outcome.annotations.is_empty() {
+            value["containerimage.descriptor"]["annotations"] = json!(outcome.annotations);
+        }
         if let Some(config) = &outcome.config_digest {
             value["containerimage.config.digest"] = json!(config);
         }
-        if !outcome.names.is_empty() {
-            value["image.name"] = outcome.names.join(",").into();
+        if !outcome.image_names.is_empty() {
+            value["image.name"] = outcome.image_names.join(",").into();
         }
         write(path, &format!("{value:#}\n"))?;
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test, and skips are told")]
 
 mod advisories;
+mod annotations;
 mod applied;
 mod base;
 mod build;
@@ -13,10 +14,12 @@ mod check;
 mod command_line;
 mod concurrent;
 mod context_ls;
+mod copy;
 mod crash;
 mod creds;
 mod determinism;
 mod devices;
+mod engines;
 mod examples;
 mod fetch;
 mod image;
@@ -35,6 +38,7 @@ mod registry;
 mod remote;
 mod server;
 mod shared_cache;
+mod squash;
 mod ssh;
 mod support;
 mod torture;

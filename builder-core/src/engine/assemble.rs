@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::annotate::{self, Annotations};
 use crate::cache;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
@@ -14,7 +15,7 @@ use crate::image::{
 };
 use crate::layer::{LayerOptions, effective_level};
 use crate::plan::{PlannedHistory, TargetImage};
-use crate::request::{CompressionKind, ImageForm, MediaTypes};
+use crate::request::{Annotation, AnnotationPlace, CompressionKind, ImageForm, MediaTypes};
 use crate::store::{self, LayerDescriptor, Store};
 use crate::worker;
 
@@ -35,6 +36,8 @@ pub(super) struct Solved<'a> {
     pub(super) created: String,
     /// Results of steps that its config shall name.
     pub(super) inline: Option<Inline>,
+    /// What its manifest says of the base.
+    pub(super) of_base: Annotations,
 }
 
 /// A cache inside the image.
@@ -71,38 +74,52 @@ pub(super) struct Product<'a> {
     pub(super) images: Vec<Solved<'a>>,
     /// What is over them.
     pub(super) shape: Shape,
+    /// What is to stand on them in every form.
+    pub(super) annotations: &'a [Annotation],
+}
+
+/// What the documents of an image are like.
+#[derive(Debug, Clone, Copy)]
+struct Style<'a> {
+    media_types: MediaTypes,
+    annotations: &'a [Annotation],
 }
 
 impl Product<'_> {
     /// The product in the form that an output wants.
     pub(super) fn in_form(&self, store: &Store, form: &ImageForm, options: &LayerOptions) -> Result<Assembled, Error> {
-        let images = self.images.iter().map(|image| image.in_form(store, form, options));
+        let annotations = [self.annotations, &form.annotations].concat();
+        let style = Style { media_types: form.media_types, annotations: &annotations };
+        let images = self.images.iter().map(|image| image.in_form(store, (form, style), options));
         let images = images.collect::<Result<Vec<_>, _>>()?;
-        self.join(store, images, form.media_types).map_err(|error| Error::from_source(ErrorKind::Store, &error))
+        self.join(store, images, style).map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
 
     /// Writes configs, manifests and index.
     pub(super) fn assemble(&self, store: &Store, media_types: MediaTypes) -> Result<Assembled, store::Error> {
-        let images = self.images.iter().map(|image| image.assemble(store, media_types));
-        self.join(store, images.collect::<Result<Vec<_>, _>>()?, media_types)
+        let style = Style { media_types, annotations: self.annotations };
+        let images = self.images.iter().map(|image| image.assemble(store, style));
+        self.join(store, images.collect::<Result<Vec<_>, _>>()?, style)
     }
 
     /// Puts an index over the images where there is to be one.
-    fn join(&self, store: &Store, images: Vec<Assembled>, types: MediaTypes) -> Result<Assembled, store::Error> {
+    fn join(&self, store: &Store, images: Vec<Assembled>, style: Style<'_>) -> Result<Assembled, store::Error> {
         let index = |images: Vec<Assembled>| {
             let described = images.into_iter().zip(&self.images).map(|(assembled, image)| Descriptor {
                 platform: Some(image.target.config.platform()),
                 ..assembled.descriptor
             });
-            let media_type = match types {
+            let media_type = match style.media_types {
                 MediaTypes::Oci => MEDIA_TYPE_INDEX,
                 MediaTypes::Docker => MEDIA_TYPE_DOCKER_LIST,
             };
             let manifests = described.collect();
-            let index = Index { media_type: Some(media_type.to_owned()), manifests, ..Index::default() };
+            let mut index = Index { media_type: Some(media_type.to_owned()), manifests, ..Index::default() };
+            index.annotations = annotate::at(style.annotations, AnnotationPlace::Index, None);
             let bytes = index.to_canonical_json();
             let digest = store.put_blob(&bytes)?;
-            let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+            let mut descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+            descriptor.annotations = annotate::at(style.annotations, AnnotationPlace::IndexDescriptor, None);
             Ok(Assembled { descriptor, config_digest: None })
         };
         match self.shape {
@@ -146,9 +163,25 @@ impl Solved<'_> {
         cache::inline(&inline.entries, &layers)
     }
 
+    /// Makes one layer of the image's own. In the history the last step that had one carries it.
+    pub(super) fn squash(&mut self, store: &Store, options: &LayerOptions) -> Result<(), Error> {
+        let one = worker::squashed(store, &self.layers, self.base_layers, options.clone())?;
+        let mut steps = self.target.history.iter().filter_map(|entry| entry.layer);
+        let last = steps.rfind(|step| self.made_layer.contains(step));
+        self.made_layer = last.filter(|_| one.is_some()).into_iter().collect();
+        self.layers.truncate(self.base_layers);
+        self.layers.extend(one);
+        Ok(())
+    }
+
     /// The image in the form that an output wants: its own layers compressed as `options` say. Layers of the base stay
     /// as they are unless the form says otherwise.
-    pub(super) fn in_form(&self, store: &Store, form: &ImageForm, options: &LayerOptions) -> Result<Assembled, Error> {
+    fn in_form(
+        &self,
+        store: &Store,
+        (form, style): (&ImageForm, Style<'_>),
+        options: &LayerOptions,
+    ) -> Result<Assembled, Error> {
         let wanted = options.compression.kind;
         let mut copy = self.clone();
         if let Some(inline) = &mut copy.inline {
@@ -165,12 +198,12 @@ impl Solved<'_> {
             let error = Error::new(ErrorKind::Request, "Docker's media types have none for zstd");
             return Err(error.hint("leave out oci-mediatypes=false, or say compression=gzip,force-compression=true"));
         }
-        copy.assemble(store, form.media_types).map_err(|error| Error::from_source(ErrorKind::Store, &error))
+        copy.assemble(store, style).map_err(|error| Error::from_source(ErrorKind::Store, &error))
     }
 
     /// Writes config and manifest.
-    pub(super) fn assemble(&self, store: &Store, media_types: MediaTypes) -> Result<Assembled, store::Error> {
-        let (family, config_type, manifest_type) = match media_types {
+    fn assemble(&self, store: &Store, style: Style<'_>) -> Result<Assembled, store::Error> {
+        let (family, config_type, manifest_type) = match style.media_types {
             MediaTypes::Oci => (Family::Oci, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST),
             MediaTypes::Docker => (Family::Docker, MEDIA_TYPE_DOCKER_CONFIG, MEDIA_TYPE_DOCKER_MANIFEST),
         };
@@ -188,8 +221,15 @@ impl Solved<'_> {
         let config = Descriptor::new(config_type, config_digest, config.len() as u64);
         let mut manifest = Manifest::new(config, layers);
         manifest.media_type = Some(manifest_type.to_owned());
+        let platform = self.target.config.platform();
+        let annotations = |place| annotate::at(style.annotations, place, Some(&platform));
+        if style.media_types == MediaTypes::Oci {
+            manifest.annotations = self.of_base.clone();
+            manifest.annotations.extend(annotations(AnnotationPlace::Manifest));
+        }
         store.put_blob(&manifest.to_canonical_json())?;
-        let descriptor = manifest.descriptor();
+        let mut descriptor = manifest.descriptor();
+        descriptor.annotations = annotations(AnnotationPlace::ManifestDescriptor);
         debug_assert!(image::is_manifest(&descriptor.media_type), "a manifest");
         Ok(Assembled { descriptor, config_digest: Some(config_digest) })
     }

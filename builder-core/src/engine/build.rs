@@ -11,7 +11,7 @@ use super::platforms::Platforms;
 use super::solving::{Solving, check_push};
 use super::task::HostFacts;
 use super::uploads::Uploading;
-use super::{Cancel, cache, contexts};
+use super::{Cancel, annotate, cache, contexts};
 use crate::diagnostic::{Diagnostic, SourceFile};
 use crate::digest::Digest;
 use crate::dockerfile::{Dockerfile, Parsed, Recovered};
@@ -53,6 +53,7 @@ pub(super) fn run(
     targets.extend(cache::must_take(request)?);
     let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
     let platforms = Platforms::of(request)?;
+    annotate::check(request, &platforms)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());

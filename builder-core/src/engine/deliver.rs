@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::annotate;
 use super::assemble::{Assembled, Product, Solved};
 use super::build::Events;
 use super::cache;
 use super::journal::Journal;
-use super::output::Outputs;
+use super::output::{self, Outputs};
 use super::platforms::Platforms;
 use super::task::HostFacts;
 use crate::error::{Error, ErrorKind};
@@ -89,30 +90,36 @@ impl Delivery<'_> {
         if let Some(max) = request.cache_max {
             store.release().and_then(|()| store.enforce_limit(max)).map_err(|error| store_error(&error))?;
         }
-        Ok(outcome(image, names))
+        let image_names = output::all_names(request, &names)?;
+        Ok(outcome(image, names, image_names))
     }
 
-    fn product<'p>(&self, build: &SolvedBuild<'p>, results: &cache::Results<'_>) -> Result<Product<'p>, Error> {
+    fn product<'p>(&'p self, build: &SolvedBuild<'p>, results: &cache::Results<'_>) -> Result<Product<'p>, Error> {
         let SolvedBuild { graph, worker, outputs, images, epoch } = *build;
         let image = |target| {
             let done = target_done(target, worker);
             let mut solved = solved(graph, target, outputs, images, (epoch.or(done), self.facts.now.0));
             solved.inline = results.inline(self.request, target);
             cache::recompress(self.request, &mut solved, (self.store, &worker.layer_options()))?;
+            if self.request.squash {
+                solved.squash(self.store, &worker.layer_options())?;
+            }
             Ok(solved)
         };
         let images = graph.targets().map(image).collect::<Result<_, Error>>()?;
-        Ok(Product { images, shape: self.platforms.shape })
+        Ok(Product { images, shape: self.platforms.shape, annotations: &self.request.annotations })
     }
 }
 
-fn outcome(image: &Assembled, names: Vec<String>) -> BuildOutcome {
+fn outcome(image: &Assembled, names: Vec<String>, image_names: Vec<String>) -> BuildOutcome {
     BuildOutcome {
         digest: image.descriptor.digest,
         config_digest: image.config_digest,
         media_type: image.descriptor.media_type.clone(),
         size: image.descriptor.size,
+        annotations: image.descriptor.annotations.clone(),
         names,
+        image_names,
     }
 }
 
@@ -139,10 +146,11 @@ fn solved<'a>(
     let root = root_of(target.root);
     let base = target.base.map(|step| graph.step(step));
     let base_root = base.map(|step| root_of(RootInput::Step(step.id())));
-    let base_config = base.and_then(|step| match &step.op {
-        Op::Image(source) => images.documents(&source.image.digest).map(|(_, config)| config),
+    let base_image = base.and_then(|step| match &step.op {
+        Op::Image(source) => Some(&source.image),
         _ => None,
     });
+    let base_config = base_image.and_then(|image| images.documents(&image.digest)).map(|(_, config)| config);
     let parent_depth = |step: StepId| root_of(graph.step(step).op.parent()).depth();
     let made_layer: BTreeSet<StepId> = target
         .history
@@ -163,5 +171,6 @@ fn solved<'a>(
         made_layer,
         created,
         inline: None,
+        of_base: base_image.map(|image| annotate::of_base(image)).unwrap_or_default(),
     }
 }

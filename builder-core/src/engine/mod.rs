@@ -4,6 +4,7 @@
 //! completed here with what only this place knows: the step and its line of the Dockerfile.
 
 mod agents;
+mod annotate;
 mod ask;
 mod assemble;
 mod build;

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::export::{self, Push, Rootfs, Sender};
 use crate::layer::LayerOptions;
 use crate::registry::Reference;
-use crate::request::{BuildRequest, Compression, ImageForm, Output, PlatformSplit};
+use crate::request::{BuildRequest, CachePlace, Compression, ImageForm, Output, PlatformSplit};
 use crate::store::Store;
 use crate::worker::WorkerOptions;
 
@@ -71,14 +71,47 @@ pub(super) fn check(request: &BuildRequest) -> Result<Vec<Reference>, Error> {
                 let parsed: Result<Vec<_>, _> = parsed.collect();
                 targets.extend(parsed.map_err(|error| Error::from_source(ErrorKind::Request, &error))?);
             }
-            Output::Store { names, .. } | Output::DockerArchive { names, .. } => drop(full_names(names)?),
-            _ => {}
+            _ => drop(full_names(output.names().unwrap_or_default())?),
         }
+        check_times(request, output)?;
+    }
+    if request.squash && request.cache_to.iter().any(|target| target.place == CachePlace::Inline) {
+        let error = Error::new(ErrorKind::Request, "an image whose layers are squashed holds no results of steps");
+        return Err(error.hint("leave out --squash, or share the cache in a registry or a directory"));
     }
     if request.outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
         return Err(Error::new(ErrorKind::Request, "only one output can go to standard output"));
     }
     Ok(targets)
+}
+
+/// Times of files are bounded if and only if there is a bound.
+fn check_times(request: &BuildRequest, output: &Output) -> Result<(), Error> {
+    let refuse = |message: &str, hint: &str| Err(Error::new(ErrorKind::Request, message).hint(hint));
+    match (output.form().and_then(|form| form.rewrite_timestamp), request.source_date_epoch) {
+        (Some(true), None) => refuse(
+            "rewrite-timestamp=true without SOURCE_DATE_EPOCH: there is no time to write",
+            "set SOURCE_DATE_EPOCH in the environment or as a build arg",
+        ),
+        (Some(false), Some(_)) => refuse(
+            "rewrite-timestamp=false with SOURCE_DATE_EPOCH: it bounds the times of files, too",
+            "leave out one of them",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Every name that a build gives to its image: in the store, at registries, in archives.
+pub(super) fn all_names(request: &BuildRequest, names: &[String]) -> Result<Vec<String>, Error> {
+    let mut all = names.to_vec();
+    for output in &request.outputs {
+        for name in full_names(output.names().unwrap_or_default())? {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    Ok(all)
 }
 
 impl Outputs<'_> {
@@ -98,12 +131,14 @@ impl Outputs<'_> {
             None => None,
         };
         let shown = match (output, &assembled) {
-            (Output::OciArchive { dest, .. }, Some(image)) => {
-                export::export_archive(self.store, self.image(image, self.names), dest).map_err(failed)?;
+            (Output::OciArchive { dest, names, .. }, Some(image)) => {
+                let names = self.names_or(names)?;
+                export::export_archive(self.store, self.image(image, &names), dest).map_err(failed)?;
                 format!("type=oci,dest={dest}")
             }
-            (Output::OciLayout { dest, .. }, Some(image)) => {
-                export::export_layout(self.store, self.image(image, self.names), dest).map_err(failed)?;
+            (Output::OciLayout { dest, names, .. }, Some(image)) => {
+                let names = self.names_or(names)?;
+                export::export_layout(self.store, self.image(image, &names), dest).map_err(failed)?;
                 format!("type=oci,tar=false,dest={}", dest.display())
             }
             (Output::DockerArchive { dest, names, .. }, Some(image)) => {

@@ -50,7 +50,8 @@ impl<'a, 'w> Uploading<'a, 'w> {
             _ => true,
         };
         let mut own: Vec<Reference> = Vec::new();
-        if request.outputs.iter().all(fits) {
+        // Squashed, none of them is in the image.
+        if !request.squash && request.outputs.iter().all(fits) {
             for target in targets {
                 if own.iter().all(|known| known.registry() != target.registry()) {
                     own.push(target.clone());

@@ -4,7 +4,6 @@
 //! be in one, and sent once however many names and repositories an image has.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
-use crate::registry::{self, Client, Reference, Upload};
+use crate::registry::{self, BlobReader, Client, Reference, Upload};
 use crate::store::Store;
 
 /// Whether something is done; locked while it is being done.
@@ -29,12 +28,19 @@ pub(crate) struct Sender<'a> {
     /// Whether a blob is there, by repository. Locked while it is sent: images of several platforms have some in common.
     sent: Mutex<HashMap<(String, Digest), Slot>>,
     stopped: Arc<AtomicBool>,
+    /// Where blobs that the store lacks are read from, past the store.
+    through: Option<&'a Reference>,
 }
 
 impl<'a> Sender<'a> {
     /// Sends from `store`. `origins` are repositories that are known to have a blob.
     pub(crate) fn new(store: &'a Store, client: &'a Client, origins: Origins<'a>) -> Self {
-        Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default() }
+        Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default(), through: None }
+    }
+
+    /// Lets blobs that the store lacks go from the repository of `source` to where they are sent, without staying here.
+    pub(crate) fn through(self, source: Option<&'a Reference>) -> Self {
+        Self { through: source, ..self }
     }
 
     /// Where blobs are known to be already.
@@ -58,11 +64,8 @@ impl<'a> Sender<'a> {
         if *is_there {
             return Ok(());
         }
-        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
-            let mut file = self.store.open_blob(&digest).map_err(io::Error::other)?;
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(Box::new(Stoppable { file, stopped: Arc::clone(&self.stopped) }))
-        };
+        let streamed = AtomicBool::new(false);
+        let open = |offset: u64| self.open(blob, offset, &streamed);
         let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
         let origins = (self.origins)(&digest);
         let origin = done.iter().copied().chain(&origins).find(elsewhere);
@@ -73,17 +76,54 @@ impl<'a> Sender<'a> {
     }
 }
 
+impl Sender<'_> {
+    /// The bytes of a blob from `offset` on: of the store, or for the first try straight from where it comes. Who has to
+    /// try again goes on from the middle, maybe many times: then it is brought here first.
+    fn open(&self, blob: &Descriptor, offset: u64, streamed: &AtomicBool) -> io::Result<Box<dyn Read + Send>> {
+        let stopped = Arc::clone(&self.stopped);
+        let is_first = !streamed.swap(true, Ordering::Relaxed);
+        if let Some(source) = self.through.filter(|_| is_first && offset == 0)
+            && self.store.blob_size(&blob.digest).map_err(io::Error::other)?.is_none()
+        {
+            let reader = self.client.blob(source, blob.digest, blob.size).map_err(io::Error::other)?;
+            return Ok(Box::new(Stoppable { reader: Verified { reader, left: blob.size }, stopped }));
+        }
+        let mut file = self.store.open_blob(&blob.digest).map_err(io::Error::other)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(Stoppable { reader: file, stopped }))
+    }
+}
+
+/// A blob of a registry whose last bytes come out only if all were right: who reads as many bytes as it has does not come
+/// to see its end.
+struct Verified {
+    reader: BlobReader,
+    left: u64,
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if self.left == 0 && read > 0 {
+            // Its end, or the reason why it is none.
+            self.reader.read(&mut [0])?;
+        }
+        Ok(read)
+    }
+}
+
 /// A blob that is read until somebody says stop.
-struct Stoppable {
-    file: File,
+struct Stoppable<R> {
+    reader: R,
     stopped: Arc<AtomicBool>,
 }
 
-impl Read for Stoppable {
+impl<R: Read> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.stopped.load(Ordering::Relaxed) {
             true => Err(io::Error::other("nobody needs it any more")),
-            false => self.file.read(buffer),
+            false => self.reader.read(buffer),
         }
     }
 }

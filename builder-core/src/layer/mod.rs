@@ -15,7 +15,8 @@
 //! entries, codec and level alone. Nothing of a blob is believed before its diff ID has proved right. Memory is
 //! bounded by buffers and by the number of paths, never by the size of files.
 //!
-//! `diff` finds what a command changed in an upper directory; `convert` keeps a tar and changes its compression.
+//! `diff` finds what a command changed in an upper directory; `convert` keeps a tar and changes its compression;
+//! `squash` makes one layer of several.
 //! Rules: image-spec `layer.md`.
 
 mod changeset;
@@ -25,6 +26,7 @@ mod diff;
 mod error;
 mod read;
 mod source;
+mod squash;
 pub(crate) mod tar;
 mod unpack;
 mod write;
@@ -36,5 +38,6 @@ pub(crate) use error::{Error, Result};
 #[cfg(any(test, fuzzing))]
 pub(crate) use read::tree_of;
 pub(crate) use read::{ensure_tree, extract_contents};
+pub(crate) use squash::squash;
 pub(crate) use unpack::{describe_notes, place, unpack_all};
 pub(crate) use write::{LayerOptions, LayerWriter};

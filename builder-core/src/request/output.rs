@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Compression;
+use super::{Annotation, Compression};
 
 /// Who defined the media types of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub enum MediaTypes {
 }
 
 /// The form of an image in one output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ImageForm {
     /// Compression of this build's layers; that of the request when `None`.
     pub compression: Option<Compression>,
@@ -26,6 +26,10 @@ pub struct ImageForm {
     pub force_compression: bool,
     /// Media types of manifest, config and layers.
     pub media_types: MediaTypes,
+    /// Annotations besides those of the request; they win. Docker's media types have none.
+    pub annotations: Vec<Annotation>,
+    /// Whether times of files are bounded by `SOURCE_DATE_EPOCH`, as they are if there is one: the other is an error.
+    pub rewrite_timestamp: Option<bool>,
 }
 
 /// Where a stream of bytes goes.
@@ -69,6 +73,8 @@ pub enum Output {
     OciArchive {
         /// Where to.
         dest: Destination,
+        /// Names of the image in it.
+        names: Vec<String>,
         /// In which form.
         form: ImageForm,
     },
@@ -76,6 +82,8 @@ pub enum Output {
     OciLayout {
         /// The directory; made when missing.
         dest: PathBuf,
+        /// Names of the image in it.
+        names: Vec<String>,
         /// In which form.
         form: ImageForm,
     },
@@ -132,6 +140,18 @@ impl Output {
             | Self::DockerArchive { form, .. }
             | Self::Store { form, .. }
             | Self::Registry { form, .. } => Some(form),
+            Self::RootfsTar { .. } | Self::RootfsDirectory { .. } | Self::CacheOnly => None,
+        }
+    }
+
+    /// Names of its own, for the outputs that name the image.
+    pub fn names(&self) -> Option<&[String]> {
+        match self {
+            Self::OciArchive { names, .. }
+            | Self::OciLayout { names, .. }
+            | Self::DockerArchive { names, .. }
+            | Self::Store { names, .. }
+            | Self::Registry { names, .. } => Some(names),
             Self::RootfsTar { .. } | Self::RootfsDirectory { .. } | Self::CacheOnly => None,
         }
     }

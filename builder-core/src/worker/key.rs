@@ -162,6 +162,17 @@ pub(crate) fn variant(layer: &LayerDescriptor, codec: &str, level: u8) -> CacheK
     key.key()
 }
 
+/// Where it is recorded what layers from the index `first` on come to as one, on top of those before.
+pub(crate) fn squash(layers: &[LayerDescriptor], first: usize, clamp: Option<i64>) -> CacheKey {
+    let mut key = KeyParts::new("squashed layer/1");
+    key.add("layers below", first.to_string());
+    for layer in layers {
+        key.add("diff ID", layer.diff_id.to_string());
+    }
+    add_epoch(&mut key, clamp);
+    key.key()
+}
+
 /// Where it is recorded what the layers of a base image hold.
 pub(crate) fn base(layers: &[DiffId]) -> CacheKey {
     let mut key = KeyParts::new("base/1");

@@ -285,7 +285,11 @@ impl Registry {
         let mut missing = Vec::new();
         for ((repository, name), (_, bytes)) in &state.manifests {
             let text = String::from_utf8_lossy(bytes);
-            for digest in text.split('"').filter(|word| word.starts_with("sha256:")) {
+            let words: Vec<&str> = text.split('"').collect();
+            // What it is based on need not be there.
+            let is_base = |at: usize| at >= 2 && words[at - 2] == "org.opencontainers.image.base.digest";
+            let named = words.iter().enumerate().filter(|(at, word)| word.starts_with("sha256:") && !is_base(*at));
+            for (_, &digest) in named {
                 let is_manifest = state.manifests.contains_key(&(repository.clone(), digest.to_owned()));
                 let is_blob = state.blobs.contains_key(digest) && !state.is_hidden(repository, digest);
                 if !is_manifest && !is_blob {

@@ -23,7 +23,8 @@ fn main() -> Result<(), builder_core::Error> {
     let source = DockerfileSource { name: "inline".to_owned(), text: DOCKERFILE.to_owned(), ignore: None };
     let mut request = BuildRequest::new(source, ContextSource::Empty);
     request.tags.push("embedded:latest".to_owned());
-    request.outputs.push(Output::OciLayout { dest: dest.clone(), form: ImageForm::default() });
+    let (names, form) = (Vec::new(), ImageForm::default());
+    request.outputs.push(Output::OciLayout { dest: dest.clone(), names, form });
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
