@@ -20,7 +20,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use build::{Allowed, BuildArgs, CompressionName, NetworkName};
 pub(crate) use check::{Call, CheckArgs, Method, ReportFormat};
 pub(crate) use creds::BuildCredsArgs;
-pub(crate) use manifest::{EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush};
+pub(crate) use manifest::{
+    ArtifactArgs, EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestInspect,
+    ManifestPush,
+};
 
 /// Build OCI images without a daemon and without root.
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@
 //! no name. Needs no build process.
 
 use crate::digest::Digest;
-use crate::distribute::{blobs_of, push_error, reference};
+use crate::distribute::{blobs_of, push_error, reference, registry_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::{self, Push, Sender};
 use crate::image::{
@@ -80,6 +80,25 @@ pub(crate) fn fetch(
     };
     source.copy_all(store, &image).map_err(source_error)?;
     Ok(image)
+}
+
+/// Names an image without fetching it.
+pub(crate) fn describe(store: &Store, client: &Client, place: &ImagePlace) -> Result<Descriptor> {
+    let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
+    let (source, wanted) = match place {
+        ImagePlace::Store(name) => return shelf::find(store, name).map(|image| image.descriptor),
+        ImagePlace::Registry(name) => {
+            let resolved = client.resolve(&reference(name)?).map_err(|error| registry_error(&error))?;
+            return Ok(Descriptor::new(resolved.media_type, resolved.digest, resolved.bytes.len() as u64));
+        }
+        ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
+        ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
+        ImagePlace::DockerArchive { .. } => {
+            let error = Error::new(ErrorKind::Request, "an image in an archive for Docker has no manifest");
+            return Err(error.hint("copy it into the store first, with `builder copy`"));
+        }
+    };
+    source.and_then(|source| source.resolve(wanted.as_deref())).map_err(source_error)
 }
 
 /// The image for one platform of an index in the store.

@@ -40,7 +40,8 @@ pub(crate) fn explain(error: Error, complaints: &Complaints) -> Error {
     complaints.iter().fold(error, |error, complaint| error.note(complaint))
 }
 
-fn registry_error(error: &registry::Error) -> Error {
+/// The error of a registry, with what to do about it.
+pub(crate) fn registry_error(error: &registry::Error) -> Error {
     let this = Error::from_source(ErrorKind::Registry, error);
     error.hint().into_iter().fold(this, Error::hint)
 }
@@ -101,6 +102,12 @@ pub(crate) fn pull(store: &Store, client: &Client, name: &str, platform: Option<
     images.fetch(&resolved, &|_, _, _| {})?;
     store.sync().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
     Ok(resolved.digest)
+}
+
+/// The manifest or index that a registry has under a name.
+pub(crate) fn manifest(client: &Client, name: &str) -> Result<Vec<u8>> {
+    let resolved = client.resolve(&reference(name)?).map_err(|error| registry_error(&error))?;
+    Ok(resolved.bytes)
 }
 
 /// The tags of a repository.

@@ -104,10 +104,11 @@ fn summary(store: &Store, image: &StoredImage) -> Result<ImageSummary> {
         labels: std::collections::BTreeMap::new(),
     };
     for manifest in &manifests {
-        let config = config(store, manifest)?;
-        platforms.push(config.platform().to_string());
-        summary.labels.extend(config.config.labels);
-        summary.created = summary.created.max(config.created);
+        if let Some(config) = config(store, manifest)? {
+            platforms.push(config.platform().to_string());
+            summary.labels.extend(config.config.labels);
+            summary.created = summary.created.max(config.created);
+        }
         size_bytes += manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
     }
     summary.platform = platforms.join(",");
@@ -128,9 +129,13 @@ pub(crate) fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Ma
     images.map(|entry| parse(&read(&entry.digest)?)).collect()
 }
 
-fn config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
+/// The config of an image; artifacts have none, or one of their own kind.
+fn config(store: &Store, manifest: &Manifest) -> Result<Option<ImageConfig>> {
+    if manifest.is_artifact() {
+        return Ok(None);
+    }
     let bytes = store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(|e| store_error(&e))?;
-    ImageConfig::parse(&bytes).map_err(|e| store_error(&e))
+    ImageConfig::parse(&bytes).map(Some).map_err(|e| store_error(&e))
 }
 
 /// Whether there is an image of that name or digest.

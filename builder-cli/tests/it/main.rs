@@ -6,6 +6,7 @@
 
 mod advisories;
 mod applied;
+mod artifacts;
 mod base;
 mod build;
 mod cache;

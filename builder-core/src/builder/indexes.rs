@@ -39,6 +39,15 @@ impl Builder {
         changed.map_err(|error| distribute::explain(error, &complaints))
     }
 
+    /// The bytes of the manifest or index that a registry has under a name.
+    ///
+    /// # Errors
+    /// [`Request`](crate::ErrorKind::Request) for a bad name, [`Registry`](crate::ErrorKind::Registry).
+    pub fn read_remote_manifest(&self, name: &str) -> Result<Vec<u8>> {
+        let (client, complaints) = self.client();
+        distribute::manifest(&client, name).map_err(|error| distribute::explain(error, &complaints))
+    }
+
     /// The bytes of an index of the store.
     ///
     /// # Errors

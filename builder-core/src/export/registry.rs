@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
+use super::referrer::Referrer;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::registry::{self, Client, Reference, Upload};
@@ -97,9 +98,17 @@ pub(crate) struct Push<'a> {
     pub(crate) image: &'a Descriptor,
 }
 
+/// A manifest or an index.
+struct Document {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+    /// How it is listed for the manifest that it is about.
+    referrer: Option<Referrer>,
+}
+
 /// The documents of an image, each after those that it names, and its blobs.
 struct Parts {
-    documents: Vec<(Descriptor, Vec<u8>)>,
+    documents: Vec<Document>,
     blobs: Vec<Descriptor>,
 }
 
@@ -116,20 +125,25 @@ impl Push<'_> {
             let [first, ..] = targets[..] else { continue };
             self.push_blobs(&parts.blobs, first, &done)?;
             let (root, inner) = parts.documents.split_last().ok_or_else(|| self.missing(self.image))?;
-            for (descriptor, bytes) in inner {
-                self.put(&first.with_digest(descriptor.digest), descriptor, bytes)?;
+            for document in inner {
+                self.put(&first.with_digest(document.descriptor.digest), document)?;
             }
             for target in targets {
-                self.put(target, &root.0, &root.1)?;
+                self.put(target, root)?;
             }
             done.push(first);
         }
         Ok(())
     }
 
-    fn put(&self, target: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
-        let put = self.sender.client.push_manifest(target, &descriptor.media_type, bytes);
-        put.map(drop).map_err(|source| registry_error(target, source))
+    fn put(&self, target: &Reference, document: &Document) -> Result<(), Error> {
+        let client = self.sender.client;
+        let failed = |source| registry_error(target, source);
+        let put = client.push_manifest(target, &document.descriptor.media_type, &document.bytes).map_err(failed)?;
+        match &document.referrer {
+            Some(referrer) if put.listed_for != Some(referrer.subject) => referrer.list(client, target).map_err(failed),
+            _ => Ok(()),
+        }
     }
 
     fn missing(&self, descriptor: &Descriptor) -> Error {
@@ -145,18 +159,22 @@ impl Push<'_> {
 
     fn collect(&self, descriptor: &Descriptor, parts: &mut Parts) -> Result<(), Error> {
         let digest = descriptor.digest;
-        if parts.documents.iter().any(|(known, _)| known.digest == digest) {
+        if parts.documents.iter().any(|known| known.descriptor.digest == digest) {
             return Ok(());
         }
         let bytes =
             self.sender.store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
         let document_error = |source| Error::Document { what: format!("blob {digest}"), source };
+        let referrer;
         if is_index(&descriptor.media_type) {
-            for entry in Index::parse(&bytes).map_err(document_error)?.manifests {
+            let index = Index::parse(&bytes).map_err(document_error)?;
+            referrer = Referrer::of_index(&index, descriptor);
+            for entry in index.manifests {
                 self.collect(&entry, parts)?;
             }
         } else {
             let manifest = Manifest::parse(&bytes).map_err(document_error)?;
+            referrer = Referrer::of_manifest(&manifest, descriptor);
             for blob in manifest.layers.into_iter().chain([manifest.config]) {
                 // A layer with URLs of its own is fetched from there by whoever pulls.
                 let foreign = !blob.urls.is_empty() && !self.has(&blob)?;
@@ -165,7 +183,7 @@ impl Push<'_> {
                 }
             }
         }
-        parts.documents.push((descriptor.clone(), bytes));
+        parts.documents.push(Document { descriptor: descriptor.clone(), bytes, referrer });
         Ok(())
     }
 

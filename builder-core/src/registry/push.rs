@@ -14,13 +14,13 @@ use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::client::{Client, blob_subject};
+use super::client::{Client, blob_subject, manifest_path};
 use super::endpoint::Endpoint;
 use super::error::{Error, printable};
 use super::exchange::{Call, Session, Target};
-use super::manifest::{MAX_MANIFEST, said_digest};
+use super::manifest::{MAX_MANIFEST, ResolvedManifest, accept, check, said_digest, said_subject};
 use super::reference::Reference;
-use super::transport::Payload;
+use super::transport::{Payload, read_body};
 use crate::digest::Digest;
 
 /// Blobs up to this size, in bytes, go out in one PUT: sending them again costs less than asking how far they came.
@@ -56,6 +56,16 @@ impl fmt::Debug for Upload<'_> {
     }
 }
 
+/// A manifest that the registry has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Put {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// The manifest for which the registry lists this one as a referrer. A registry that knows nothing of subjects says
+    /// nothing, and leaves the list to the client (distribution-spec, "Pushing Manifests with Subject").
+    pub(crate) listed_for: Option<Digest>,
+}
+
 /// How a blob came to be at the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Uploaded {
@@ -88,7 +98,7 @@ impl Client {
     }
 
     /// Puts a manifest or an index under the tag of `reference`, or, without a tag, under its digest alone.
-    pub(crate) fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+    pub(crate) fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Put, Error> {
         let digest = Digest::of(bytes);
         let subject = format!("manifest of {reference}");
         if bytes.len() as u64 > MAX_MANIFEST {
@@ -111,8 +121,23 @@ impl Client {
             Some(said) if said != digest.to_string() => {
                 Err(Error::DigestMismatch { subject, expected: digest, found: printable(said) })
             }
-            _ => Ok(digest),
+            _ => Ok(Put { digest, listed_for: said_subject(response.headers()) }),
         }
+    }
+
+    /// Fetches what the registry itself, not a mirror of it, has under the tag of `reference`, for who wants to change it.
+    pub(crate) fn manifest_to_change(&self, reference: &Reference) -> Result<ResolvedManifest, Error> {
+        let subject = format!("manifest of {reference}");
+        let endpoint = self.session.home(reference)?;
+        let path = manifest_path(reference);
+        let mut call = Call::write(&endpoint, Method::GET, Target::Path(&path), &subject);
+        call.headers = accept();
+        self.session.retrying(|| {
+            let response = self.session.send(&call)?;
+            let headers = response.headers().clone();
+            let bytes = read_body(response, MAX_MANIFEST, &subject)?;
+            check(&subject, reference.digest(), &headers, bytes)
+        })
     }
 }
 

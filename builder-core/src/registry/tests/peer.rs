@@ -186,7 +186,7 @@ fn what_we_push_to_docker_registry_is_read_by_skopeo() {
         descriptor(server::OCI.layer, &blobs[1]),
         descriptor(server::OCI.layer, &blobs[2]),
     );
-    let digest = client.push_manifest(&reference, server::OCI.manifest, manifest.as_bytes()).unwrap();
+    let digest = client.push_manifest(&reference, server::OCI.manifest, manifest.as_bytes()).unwrap().digest;
     assert_eq!(client.resolve(&reference).unwrap().digest, digest);
     let layout = dir.path().join("copied");
     if skopeo(&[
