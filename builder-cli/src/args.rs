@@ -147,9 +147,12 @@ pub(crate) struct PullArgs {
     /// The image, [HOST/]REPOSITORY[:TAG][@DIGEST]
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Platform of the image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// Platform of the image, os/arch[/variant]; may be given several times [default: this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// All platforms that there are, with the index as it is
+    #[arg(long, conflicts_with = "platforms")]
+    pub(crate) all_platforms: bool,
     /// Credentials for this registry
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub(crate) creds: Option<String>,

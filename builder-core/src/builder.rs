@@ -18,10 +18,11 @@ use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::registry::{Client, ClientConfig, Credential};
-use crate::request::{BuildOutcome, BuildRequest, ImagePlace, ImageSummary, Output};
+use crate::request::{BuildOutcome, BuildRequest, ImagePlace, ImageSummary, Output, PullPlatforms};
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::{Store, WorkDir};
+use crate::worker;
 
 /// How long a cancelled build may clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -272,18 +273,19 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Registry`], [`ErrorKind::Store`].
     pub fn push(&self, name: &str, dest: &str) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let pushed = distribute::push(&self.store()?, &client, name, dest);
+        let (store, client, complaints) = self.store_and_client()?;
+        let pushed = distribute::push(&store, &client, name, dest);
         pushed.map_err(|error| distribute::explain(error, &complaints))
     }
 
-    /// Fetches an image for one platform, this machine's by default, and names it in the store. Returns its digest.
+    /// Fetches an image and names it in the store. Returns the digest of what the name then means: a manifest for one
+    /// platform, an index of those that were fetched for several, the registry's own for all.
     ///
     /// # Errors
     /// [`ErrorKind::Request`] for a bad name or platform, [`ErrorKind::Registry`], [`ErrorKind::Store`].
-    pub fn pull(&self, name: &str, platform: Option<&str>) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let pulled = distribute::pull(&self.store()?, &client, name, platform);
+    pub fn pull(&self, name: &str, platforms: &PullPlatforms) -> Result<Digest> {
+        let (store, client, complaints) = self.store_and_client()?;
+        let pulled = distribute::pull(&store, &client, name, platforms);
         pulled.map_err(|error| distribute::explain(error, &complaints))
     }
 
@@ -294,8 +296,8 @@ impl Builder {
     /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Registry`],
     /// [`ErrorKind::Store`], [`ErrorKind::Output`].
     pub fn copy(&self, from: &ImagePlace, to: &ImagePlace, platform: Option<&str>) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let copied = copy::copy(&self.store()?, &client, from, to, platform);
+        let (store, client, complaints) = self.store_and_client()?;
+        let copied = copy::copy(&store, &client, from, to, platform);
         copied.map_err(|error| distribute::explain(error, &complaints))
     }
 
@@ -315,6 +317,14 @@ impl Builder {
     pub fn check_login(&self, registry: &str) -> Result<()> {
         let (client, complaints) = self.client();
         distribute::check_login(&client, registry).map_err(|error| distribute::explain(error, &complaints))
+    }
+
+    /// The store, which fetches what it has noted to be elsewhere, and what it fetches with.
+    fn store_and_client(&self) -> Result<(Store, Client, distribute::Complaints)> {
+        let (client, complaints) = self.client();
+        let store = self.store()?;
+        worker::fetch_from_elsewhere(&store, &client);
+        Ok((store, client, complaints))
     }
 
     fn client(&self) -> (Client, distribute::Complaints) {

@@ -4,9 +4,9 @@
 //! no name. Needs no build process.
 
 use crate::digest::Digest;
-use crate::distribute::{blobs_of, push_error, reference, registry_error};
+use crate::distribute::{bring, reference, registry_error, send};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push, Sender};
+use crate::export;
 use crate::image::{
     ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, import_docker_archive,
     is_index,
@@ -15,7 +15,7 @@ use crate::registry::Client;
 use crate::request::{ImagePlace, PullPolicy};
 use crate::shelf;
 use crate::store::Store;
-use crate::worker::Images;
+use crate::worker::{Images, MirrorLayers};
 
 /// Copies, and returns the digest of the manifest or index.
 pub(crate) fn copy(
@@ -32,7 +32,12 @@ pub(crate) fn copy(
         ImagePlace::DockerArchive { .. } => Some(asked.unwrap_or_else(Platform::host)),
         _ => asked,
     };
-    let mut image = fetch(store, client, from, platform.as_ref())?;
+    // A registry may have the layers already, or take them over from the other repository.
+    let layers = match to {
+        ImagePlace::Registry(_) => MirrorLayers::Noted,
+        _ => MirrorLayers::Fetched,
+    };
+    let mut image = fetch(store, client, from, platform.as_ref(), layers)?;
     image.annotations.remove(ANNOTATION_REF_NAME);
     put(store, client, image.clone(), to, origin(from))?;
     store.sync().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
@@ -47,19 +52,21 @@ fn origin(from: &ImagePlace) -> Option<&str> {
     }
 }
 
-/// Brings an image into the store, with all its platforms unless one is asked for.
+/// Brings an image into the store, with all its platforms unless one is asked for. `layers` is about those that only a
+/// registry has.
 pub(crate) fn fetch(
     store: &Store,
     client: &Client,
     from: &ImagePlace,
     platform: Option<&Platform>,
+    layers: MirrorLayers,
 ) -> Result<Descriptor> {
     let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
     let (source, wanted) = match from {
         ImagePlace::Store(name) => return choose(store, shelf::find(store, name)?.descriptor, platform),
         ImagePlace::Registry(name) => {
             let images = Images::new(store.clone(), client.clone(), Vec::new(), PullPolicy::Always);
-            return Ok(images.mirror(&reference(name)?, platform)?);
+            return Ok(images.mirror(&reference(name)?, platform, layers)?);
         }
         ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
         ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
@@ -122,6 +129,9 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
         }
         image.annotations.insert(ANNOTATION_REF_NAME.to_owned(), name.clone());
     }
+    if !matches!(to, ImagePlace::Registry(_)) {
+        bring(store, &image)?;
+    }
     let unnamed = export::Image { descriptor: &image, names: &[] };
     match to {
         ImagePlace::Store(name) => {
@@ -130,10 +140,7 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
         }
         ImagePlace::Registry(name) => {
             let origin = origin.map(reference).transpose()?;
-            let blobs = blobs_of(store, &image)?;
-            let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
-            let push = Push { sender: &Sender::new(store, client, &origins), image: &image };
-            push.run(&[reference(name)?]).map_err(|error| push_error(&error))
+            send(store, client, &image, origin.as_ref(), reference(name)?)
         }
         ImagePlace::OciLayout { path, .. } => written(export::export_layout(store, unnamed, path)),
         ImagePlace::OciArchive { path, .. } => {

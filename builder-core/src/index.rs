@@ -1,6 +1,7 @@
 //! Indexes of the store that are put together by hand: images of several platforms, built one by one, under one name.
 //!
-//! An index names what is in the store: whatever is added is fetched first. Its manifests stay as they are, byte for
+//! An index names what is in the store: manifests and configs of what is added are fetched first, layers are noted to be
+//! where they are, and copied when the index is pushed. Its manifests stay as they are, byte for
 //! byte. Two changes of one index at once follow each other; a change is done as a whole or not at all. Needs no build
 //! process.
 //!
@@ -20,6 +21,7 @@ use crate::image::{CONFIG_LIMIT, Descriptor, ImageConfig, Index, MANIFEST_LIMIT,
 use crate::registry::Client;
 use crate::request::{Added, EntryChange, IfIndexExists, ImagePlace, IndexChange};
 use crate::store::{StepLock, Store};
+use crate::worker::MirrorLayers;
 
 fn store_error(error: &crate::store::Error) -> Error {
     Error::from_source(ErrorKind::Store, error)
@@ -144,7 +146,7 @@ impl List<'_> {
             Added::All => None,
             Added::One => Some(change.wanted()),
         };
-        let fetched = fetch(self.store, self.client, image, wanted.as_ref())?;
+        let fetched = fetch(self.store, self.client, image, wanted.as_ref(), MirrorLayers::Noted)?;
         let new = match is_index(&fetched.media_type) {
             true => self.read(&fetched)?.manifests,
             // What was written about it where it came from does not come along.

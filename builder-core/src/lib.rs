@@ -57,7 +57,7 @@ pub use request::{
     Added, Artifact, ArtifactTitles, BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget,
     Compression, CompressionKind, ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement,
     EntryChange, IfIndexExists, ImageForm, ImagePlace, ImageSummary, IndexChange, MediaTypes, Output, PlatformSplit,
-    PullPolicy, Secret, StepNetwork,
+    PullPlatforms, PullPolicy, Secret, StepNetwork,
 };
 pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 

@@ -18,6 +18,7 @@ mod crash;
 mod creds;
 mod determinism;
 mod devices;
+mod elsewhere;
 mod examples;
 mod fetch;
 mod image;

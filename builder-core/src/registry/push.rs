@@ -173,7 +173,11 @@ impl Push<'_> {
         }
         match self.start(self.upload.mount_from, u64::MAX)? {
             Start::Mounted => Ok(Uploaded::Mounted),
-            Start::Begun(begun) => self.send_all(begun).map(|()| Uploaded::Sent),
+            Start::Begun(begun) => {
+                // What is still elsewhere comes before the clock of a request runs.
+                (self.upload.open)(0).map_err(|source| self.unreadable(source))?;
+                self.send_all(begun).map(|()| Uploaded::Sent)
+            }
         }
     }
 
@@ -306,12 +310,15 @@ impl Push<'_> {
             return Ok(bytes);
         }
         let read = (self.upload.open)(offset).and_then(|reader| reader.take(length).read_to_end(&mut bytes));
-        let failed = |source| Error::Source { subject: self.subject.to_owned(), source };
         match read {
             Ok(_) if bytes.len() as u64 == length => Ok(bytes),
-            Ok(_) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
-            Err(source) => Err(failed(source)),
+            Ok(_) => Err(self.unreadable(io::ErrorKind::UnexpectedEof.into())),
+            Err(source) => Err(self.unreadable(source)),
         }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::Source { subject: self.subject.to_owned(), source }
     }
 
     /// Asks how far the upload came; begins another one when it is gone, and returns `None` when it turns out to be done.

@@ -35,6 +35,18 @@ pub enum ImagePlace {
     },
 }
 
+/// For which platforms an image is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PullPlatforms {
+    /// For this machine's.
+    #[default]
+    Host,
+    /// For these, `os/arch[/variant]`.
+    These(Vec<String>),
+    /// For all that there are, with what is attested about them.
+    All,
+}
+
 /// What to do with an index whose name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfIndexExists {

@@ -2,11 +2,14 @@
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::images::{ImageError, Images, Place};
 use crate::digest::{CacheKey, Digest};
 use crate::image::Descriptor;
-use crate::registry::{self, BlobReader};
+use crate::registry::{self, BlobReader, Client, Reference};
+use crate::request::PullPolicy;
+use crate::store::{Cause, Store};
 
 impl Images {
     /// Brings blobs into the store, several at once. `progress` is told the blob, its bytes so far and in all.
@@ -28,6 +31,17 @@ impl Images {
         progress: &(dyn Fn(&Digest, u64, u64) + Sync),
     ) -> Result<(), ImageError> {
         let store = |source| ImageError::Store { name: name.to_owned(), source };
+        if matches!(place, Place::Store) {
+            let tell = |done| progress(&blob.digest, done, blob.size);
+            let there = self.store.blob_size(&blob.digest).map_err(store)? == Some(blob.size);
+            return match there || self.store.bring_from_elsewhere(&blob.digest, &tell).map_err(store)? {
+                true => Ok(()),
+                false => {
+                    let reason = format!("the store lacks its layer {}", blob.digest);
+                    Err(ImageError::Inconsistent { name: name.to_owned(), reason })
+                }
+            };
+        }
         let there = || self.store.blob_size(&blob.digest).map(|size| size == Some(blob.size)).map_err(store);
         if there()? {
             return Ok(());
@@ -39,10 +53,7 @@ impl Images {
             return Ok(());
         }
         match place {
-            Place::Store => {
-                let reason = format!("the store lacks its layer {}", blob.digest);
-                Err(ImageError::Inconsistent { name: name.to_owned(), reason })
-            }
+            Place::Store => Ok(()),
             Place::Layout(source) => {
                 let wrap = |source| ImageError::Source { name: name.to_owned(), source };
                 source.copy_blob(&self.store, blob).map_err(wrap)
@@ -64,6 +75,36 @@ impl Images {
             }
         }
     }
+}
+
+/// Lets `store` fetch, by `client`, the layers that it has noted to be elsewhere.
+pub(crate) fn fetch_from_elsewhere(store: &Store, client: &Client) {
+    let client = client.clone();
+    // It must not hold the store, which holds it.
+    store.fetch_with(Arc::new(move |store, digest, noted, tell| {
+        let images = Images::new(store.clone(), client.clone(), Vec::new(), PullPolicy::Never);
+        let blob = Descriptor::new("", *digest, noted.size);
+        let mut failure: Option<Cause> = None;
+        for repository in &noted.repositories {
+            let fetched = repository.parse::<Reference>().map_err(Cause::from).and_then(|reference| {
+                let place = Place::Registry(reference);
+                images.fetch_blob(repository, &place, &blob, &|_, done, _| tell(done)).map_err(Cause::from)
+            });
+            match fetched {
+                Ok(()) => return Ok(()),
+                // The first has it most likely; what it says counts.
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| "no repository is known to have it".into()))
+    }));
+}
+
+/// The repositories that are noted to have a blob.
+pub(crate) fn noted_origins(store: &Store, digest: &Digest) -> Vec<Reference> {
+    // A note that cannot be read costs a way that is shorter, nothing else.
+    let noted = store.elsewhere(digest).ok().flatten();
+    noted.map_or_else(Vec::new, |noted| noted.repositories.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 enum CopyError {

@@ -130,7 +130,19 @@ impl Images {
         Self { store, client, contexts, policy, found, promised, answers, named }
     }
 
-    /// For each layer of the images that were resolved, the repositories that have it.
+    /// For each layer of the images that were found in registries, the repositories that said that they have it.
+    pub(crate) fn promised_by(&self) -> HashMap<Digest, Vec<Reference>> {
+        let mut repositories: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        for found in self.found().values() {
+            let Place::Registry(reference) = &found.place else { continue };
+            for layer in &found.manifest.layers {
+                repositories.entry(layer.digest).or_default().push(reference.clone());
+            }
+        }
+        repositories
+    }
+
+    /// For each layer of the images that were resolved, the repositories that have it or may have it.
     pub(crate) fn origins(&self) -> HashMap<Digest, Vec<Reference>> {
         let mut origins: HashMap<Digest, Vec<Reference>> = HashMap::new();
         for found in self.found().values() {

@@ -4,23 +4,37 @@ use super::images::{ImageError, Images, Place};
 use crate::image::{self, Descriptor, Index, Manifest, Platform};
 use crate::registry::{Reference, ResolvedManifest};
 
+/// What becomes of the layers of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MirrorLayers {
+    /// They are fetched.
+    Fetched,
+    /// The store notes where they are.
+    Noted,
+}
+
 /// Indexes in indexes that are followed; real ones have none.
 const MAX_DEPTH: usize = 8;
 
 impl Images {
     /// Brings an image into the store without naming it there, with all platforms unless one is asked for.
-    pub(crate) fn mirror(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Descriptor, ImageError> {
+    pub(crate) fn mirror(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        layers: MirrorLayers,
+    ) -> Result<Descriptor, ImageError> {
         let registry = |source| ImageError::Registry { name: reference.to_string(), source };
         let resolved = self.client.resolve(reference).map_err(registry)?;
         let Some(platform) = platform.filter(|_| image::is_index(&resolved.media_type)) else {
-            return self.mirror_document(reference, resolved, MAX_DEPTH);
+            return self.mirror_document(reference, resolved, layers, MAX_DEPTH);
         };
         let name = reference.to_string();
         let index = Index::parse(&resolved.bytes);
         let index = index.map_err(|source| ImageError::Document { name: name.clone(), source })?;
         let chosen = index.choose(platform).map_err(|source| ImageError::Platform { name, source })?;
         let manifest = self.client.manifest_by_digest(reference, chosen.digest).map_err(registry)?;
-        self.mirror_document(reference, manifest, MAX_DEPTH)
+        self.mirror_document(reference, manifest, layers, MAX_DEPTH)
     }
 
     /// What a document names goes into the store before it does.
@@ -28,6 +42,7 @@ impl Images {
         &self,
         reference: &Reference,
         document: ResolvedManifest,
+        layers: MirrorLayers,
         depth: usize,
     ) -> Result<Descriptor, ImageError> {
         let name = reference.to_string();
@@ -39,13 +54,20 @@ impl Images {
             for entry in Index::parse(&document.bytes).map_err(parse_error)?.manifests {
                 let inner = self.client.manifest_by_digest(reference, entry.digest);
                 let inner = inner.map_err(|source| ImageError::Registry { name: name.clone(), source })?;
-                self.mirror_document(reference, inner, depth - 1)?;
+                self.mirror_document(reference, inner, layers, depth - 1)?;
             }
         } else {
             let manifest = Manifest::parse(&document.bytes).map_err(parse_error)?;
             // What has addresses of its own is fetched from there by whoever uses it.
-            let layers = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
-            let blobs: Vec<Descriptor> = layers.chain([manifest.config]).collect();
+            let mut blobs: Vec<Descriptor> =
+                manifest.layers.into_iter().filter(|layer| layer.urls.is_empty()).collect();
+            if layers == MirrorLayers::Noted {
+                for layer in std::mem::take(&mut blobs) {
+                    let noted = self.store.note_elsewhere(&layer.digest, layer.size, &[reference.name()]);
+                    noted.map_err(|source| ImageError::Store { name: name.clone(), source })?;
+                }
+            }
+            blobs.push(manifest.config);
             self.fetch_all(&name, &Place::Registry(reference.clone()), &blobs, &|_, _, _| {})?;
         }
         let size = document.bytes.len() as u64;

@@ -32,10 +32,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use blobs::{fetch_from_elsewhere, noted_origins};
 pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use emulation::foreign;
 pub(crate) use images::{ImageError, Images};
 pub(crate) use inputs::{Inputs, dependencies};
+pub(crate) use mirror::MirrorLayers;
 pub(crate) use mounts::{Grants, Refusal};
 pub(crate) use remote::ContextFiles;
 pub(crate) use root::Root;

@@ -1,0 +1,158 @@
+//! Blobs that images of the store name and that only registries have: layers that nobody has read yet.
+//!
+//! ```text
+//! elsewhere/<hex>      {"size":N,"repositories":["registry.example/team/app",…]}
+//! ```
+//!
+//! A note is written before the image gets its name, and flushed, because nothing could make it again. It goes with the
+//! last image that names the blob; the blob may have come meanwhile, and then the note still says where it can be mounted
+//! from. Two writers at once: the last one counts, and what either says is true.
+//!
+//! Whoever opened the store says how a noted blob is fetched ([`Store::fetch_with`]); from then on it is brought like
+//! anything promised. Without that, opening one is an error that names the repositories.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::blob::sync_dir;
+use super::error::{Error, Result};
+use super::promise::{Cause, Tell};
+use super::session::Pin;
+use crate::digest::Digest;
+
+/// Where a blob is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Elsewhere {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Repositories that had it when this was noted, `registry/path`, the first noted first.
+    pub(crate) repositories: Vec<String>,
+}
+
+/// Puts a noted blob into the store.
+pub(crate) type Fetch =
+    Arc<dyn Fn(&Store, &Digest, &Elsewhere, Tell<'_>) -> std::result::Result<(), Cause> + Send + Sync>;
+
+/// Fetches for an open store, once somebody has said how.
+#[derive(Default)]
+pub(super) struct Fetcher(OnceLock<Fetch>);
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fetcher").field(&self.0.get().is_some()).finish()
+    }
+}
+
+impl Store {
+    /// Says how noted blobs are fetched. The first to say so counts.
+    pub(crate) fn fetch_with(&self, fetch: Fetch) {
+        self.fetcher().0.get_or_init(|| fetch);
+    }
+
+    /// Notes that `repositories` have a blob of `size` bytes, besides those that are noted already. On return the note
+    /// survives a crash of the machine.
+    pub(crate) fn note_elsewhere(&self, digest: &Digest, size: u64, repositories: &[String]) -> Result<()> {
+        self.session().pin(Pin::Blob(*digest))?;
+        let known = self.elsewhere(digest)?.filter(|known| known.size == size);
+        let mut noted = known.clone().unwrap_or(Elsewhere { size, repositories: Vec::new() });
+        for repository in repositories {
+            if !noted.repositories.contains(repository) {
+                noted.repositories.push(repository.clone());
+            }
+        }
+        if noted.repositories.is_empty() || known.as_ref() == Some(&noted) {
+            return Ok(());
+        }
+        let path = self.elsewhere_path(digest);
+        let bytes = serde_json::to_vec(&noted).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let temp = self.temp_path();
+        let write = |mut file: File| file.write_all(&bytes).and_then(|()| file.sync_data());
+        File::create_new(&temp).and_then(write).map_err(Error::io("write", &temp))?;
+        fs::rename(&temp, &path).map_err(Error::io("move into place", &path))?;
+        sync_dir(&self.path().join("elsewhere"))
+    }
+
+    /// Where a blob is, be it here as well or not. What does not parse is no note.
+    pub(crate) fn elsewhere(&self, digest: &Digest) -> Result<Option<Elsewhere>> {
+        let path = self.elsewhere_path(digest);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("read", path)(e)),
+        }
+    }
+
+    /// Fetches a blob that is noted. Returns whether it is.
+    pub(crate) fn bring_from_elsewhere(&self, digest: &Digest, tell: Tell<'_>) -> Result<bool> {
+        self.session().pin(Pin::Blob(*digest))?;
+        let Some(noted) = self.elsewhere(digest)? else { return Ok(false) };
+        match self.fetcher().0.get() {
+            Some(fetch) => {
+                fetch(self, digest, &noted, tell).map_err(|source| Error::Promise { digest: *digest, source })?;
+                Ok(true)
+            }
+            None => Err(Error::NotFetched { digest: *digest, repositories: noted.repositories }),
+        }
+    }
+
+    fn elsewhere_path(&self, digest: &Digest) -> PathBuf {
+        self.path().join("elsewhere").join(digest.hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{new_store, other};
+    use super::super::{Descriptor, PruneOptions, PruneScope};
+    use super::*;
+
+    const DANGLING: PruneOptions = PruneOptions { scope: PruneScope::Dangling, keep_used_since: None };
+
+    #[test]
+    fn a_noted_blob_is_fetched_by_whoever_opens_it_in_any_process() {
+        let (_dir, store) = new_store();
+        let digest = Digest::of(b"x");
+        store.note_elsewhere(&digest, 1, &["a/b".to_owned()]).unwrap();
+        store.note_elsewhere(&digest, 1, &["c/d".to_owned(), "a/b".to_owned()]).unwrap();
+        assert!(!store.has_blob(&digest).unwrap(), "noted is not there");
+        let later = other(&store);
+        let noted = Elsewhere { size: 1, repositories: vec!["a/b".to_owned(), "c/d".to_owned()] };
+        assert_eq!(later.elsewhere(&digest).unwrap(), Some(noted.clone()));
+        let error = later.open_blob(&digest).unwrap_err().to_string();
+        assert!(error.contains("a/b, c/d"), "{error}");
+        later.fetch_with(Arc::new(move |store, _, found, _| {
+            assert_eq!(*found, noted);
+            Ok(store.put_blob(b"x").map(drop)?)
+        }));
+        assert_eq!(later.read_blob(&digest, 9).unwrap(), b"x");
+        assert!(store.has_blob(&digest).unwrap());
+    }
+
+    #[test]
+    fn a_note_goes_with_the_last_image_that_names_the_blob() {
+        let (_dir, store) = new_store();
+        let blob = Digest::of(b"x");
+        let config = store.put_blob(b"{}").unwrap();
+        let manifest = format!(
+            r#"{{"config":{{"mediaType":"c","digest":"{config}","size":2}},"layers":[{{"mediaType":"l","digest":"{blob}","size":1}}]}}"#
+        );
+        let digest = store.put_blob(manifest.as_bytes()).unwrap();
+        store.note_elsewhere(&blob, 1, &["a/b".to_owned()]).unwrap();
+        store.prune(DANGLING).unwrap();
+        assert!(store.elsewhere(&blob).unwrap().is_some(), "a session has written it");
+        store.tag_image("app", &Descriptor::new("m", digest, manifest.len() as u64)).unwrap();
+        store.release().unwrap();
+        store.prune(DANGLING).unwrap();
+        assert!(store.elsewhere(&blob).unwrap().is_some(), "an image names the blob");
+        store.untag_image("app").unwrap();
+        store.release().unwrap();
+        store.prune(DANGLING).unwrap();
+        assert_eq!(store.elsewhere(&blob).unwrap(), None);
+    }
+}
