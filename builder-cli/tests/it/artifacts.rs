@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::registry::{count, server};
+use crate::registry::{Distribution, count, server};
 use crate::support::{Env, Run, have};
 use server::{OCI, Registry, sha256};
 
@@ -177,4 +177,37 @@ fn a_registry_that_lists_no_referrers_gets_a_list() {
     assert!(
         env.run(&["manifest", "annotate", "notes", "--subject", &subject, "--os=linux"]).fails(2).contains("platform")
     );
+}
+
+#[test]
+fn a_real_registry_takes_artifacts_and_a_list_of_them() {
+    const TEST: &str = "a_real_registry_takes_artifacts_and_a_list_of_them";
+    if !have(TEST, &["docker-registry", "skopeo"]) {
+        return;
+    }
+    let env = Env::new();
+    let image = index_of_one(&env);
+    env.file("a.txt", "a");
+    env.run(&["manifest", "add", "--artifact", "--artifact-subject", &image, "all", "context/a.txt"]).ok();
+    let artifact = index(&env, "all")["manifests"][1]["digest"].clone();
+    let registry = Distribution::start(env.dir.path());
+    env.run(&["login", &registry.host, "-u", "me", "-p", "sesame"]).ok();
+    let repository = format!("{}/team/app", registry.host);
+    let digest = env.run(&["manifest", "push", "all", &format!("{repository}:1")]).ok();
+    let raw = |tag: &str| {
+        let args = ["inspect", "--raw", "--creds", "me:sesame", "--tls-verify=false"];
+        let name = format!("docker://{repository}:{tag}");
+        Run::of(&Command::new("skopeo").args(args).arg(name).output().unwrap()).ok()
+    };
+    assert_eq!(sha256(raw("1").as_bytes()), digest);
+    let list = parse(raw(&image.replace(':', "-")));
+    assert_eq!(
+        list["manifests"][0]["digest"], artifact,
+        "it knows nothing of subjects, so it was given a list: {list:#}"
+    );
+    // Another machine's copy has the file.
+    let copy = ["copy", &format!("docker://{repository}:1"), "oci:out:1", "--state-dir", "other"];
+    let copied = env.command(&copy).output().unwrap();
+    assert_eq!(Run::of(&copied).ok(), digest);
+    assert!(env.path("out/blobs/sha256").join(&sha256(b"a")[7..]).is_file());
 }

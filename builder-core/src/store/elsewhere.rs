@@ -4,18 +4,20 @@
 //! elsewhere/<hex>      {"size":N,"repositories":["registry.example/team/app",…]}
 //! ```
 //!
-//! A note is written before the image gets its name, and flushed, because nothing could make it again. It goes with the
+//! A note is written before the image gets its name, and flushed with the image's blobs, because nothing could make it
+//! again; one that is there is replaced by a flushed one only, as other images may need it. It goes with the
 //! last image that names the blob; the blob may have come meanwhile, and then the note still says where it can be mounted
 //! from. Two writers at once: the last one counts, and what either says is true.
 //!
 //! Whoever opened the store says how a noted blob is fetched ([`Store::fetch_with`]); from then on it is brought like
 //! anything promised. Without that, opening one is an error that names the repositories.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,24 +41,35 @@ pub(crate) struct Elsewhere {
 pub(crate) type Fetch =
     Arc<dyn Fn(&Store, &Digest, &Elsewhere, Tell<'_>) -> std::result::Result<(), Cause> + Send + Sync>;
 
-/// Fetches for an open store, once somebody has said how.
+/// What an open store knows about notes.
 #[derive(Default)]
-pub(super) struct Fetcher(OnceLock<Fetch>);
+pub(super) struct Notes {
+    /// How noted blobs are fetched, once somebody has said so.
+    fetch: OnceLock<Fetch>,
+    /// Notes that an image may need and that may not be on the disk yet.
+    unsynced: Mutex<HashSet<Digest>>,
+}
 
-impl fmt::Debug for Fetcher {
+impl fmt::Debug for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Fetcher").field(&self.0.get().is_some()).finish()
+        f.debug_struct("Notes").field("can_fetch", &self.fetch.get().is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Notes {
+    fn unsynced(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store {
     /// Says how noted blobs are fetched. The first to say so counts.
     pub(crate) fn fetch_with(&self, fetch: Fetch) {
-        self.fetcher().0.get_or_init(|| fetch);
+        self.notes().fetch.get_or_init(|| fetch);
     }
 
-    /// Notes that `repositories` have a blob of `size` bytes, besides those that are noted already. On return the note
-    /// survives a crash of the machine.
+    /// Notes that `repositories` have a blob of `size` bytes, besides those that are noted already. The note survives a
+    /// crash of the machine after the next [`Store::sync`].
     pub(crate) fn note_elsewhere(&self, digest: &Digest, size: u64, repositories: &[String]) -> Result<()> {
         self.session().pin(Pin::Blob(*digest))?;
         let known = self.elsewhere(digest)?.filter(|known| known.size == size);
@@ -66,16 +79,40 @@ impl Store {
                 noted.repositories.push(repository.clone());
             }
         }
-        if noted.repositories.is_empty() || known.as_ref() == Some(&noted) {
+        if noted.repositories.is_empty() {
+            return Ok(());
+        }
+        // Also one that is there as it should be: whoever wrote it may not have flushed it yet.
+        self.notes().unsynced().insert(*digest);
+        if known.as_ref() == Some(&noted) {
             return Ok(());
         }
         let path = self.elsewhere_path(digest);
         let bytes = serde_json::to_vec(&noted).map_err(|source| Error::Json { path: path.clone(), source })?;
         let temp = self.temp_path();
-        let write = |mut file: File| file.write_all(&bytes).and_then(|()| file.sync_data());
+        let write = |mut file: File| {
+            file.write_all(&bytes)?;
+            if known.is_some() { file.sync_data() } else { Ok(()) }
+        };
         File::create_new(&temp).and_then(write).map_err(Error::io("write", &temp))?;
-        fs::rename(&temp, &path).map_err(Error::io("move into place", &path))?;
-        sync_dir(&self.path().join("elsewhere"))
+        fs::rename(&temp, &path).map_err(Error::io("move into place", &path))
+    }
+
+    /// Flushes the notes that this store has written or found.
+    pub(super) fn sync_notes(&self) -> Result<()> {
+        let mut unsynced = self.notes().unsynced();
+        for digest in unsynced.iter() {
+            let path = self.elsewhere_path(digest);
+            match File::open(&path).and_then(|file| file.sync_data()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("flush", path)(e)),
+                _ => {}
+            }
+        }
+        if !unsynced.is_empty() {
+            sync_dir(&self.path().join("elsewhere"))?;
+        }
+        unsynced.clear();
+        Ok(())
     }
 
     /// Where a blob is, be it here as well or not. What does not parse is no note.
@@ -92,7 +129,7 @@ impl Store {
     pub(crate) fn bring_from_elsewhere(&self, digest: &Digest, tell: Tell<'_>) -> Result<bool> {
         self.session().pin(Pin::Blob(*digest))?;
         let Some(noted) = self.elsewhere(digest)? else { return Ok(false) };
-        match self.fetcher().0.get() {
+        match self.notes().fetch.get() {
             Some(fetch) => {
                 fetch(self, digest, &noted, tell).map_err(|source| Error::Promise { digest: *digest, source })?;
                 Ok(true)

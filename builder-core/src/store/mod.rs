@@ -92,7 +92,7 @@ struct Inner {
     /// Trees that someone holds anyway.
     trees: Mutex<HashMap<DiffId, Weak<LayerTree>>>,
     promises: promise::Promises,
-    fetcher: elsewhere::Fetcher,
+    notes: elsewhere::Notes,
 }
 
 impl Store {
@@ -114,7 +114,7 @@ impl Store {
             unsynced: Mutex::default(),
             trees: Mutex::default(),
             promises: promise::Promises::default(),
-            fetcher: elsewhere::Fetcher::default(),
+            notes: elsewhere::Notes::default(),
         }));
         store.ensure_index()?;
         store.recover()?;
@@ -131,8 +131,8 @@ impl Store {
         &self.0.promises
     }
 
-    fn fetcher(&self) -> &elsewhere::Fetcher {
-        &self.0.fetcher
+    fn notes(&self) -> &elsewhere::Notes {
+        &self.0.notes
     }
 
     fn session(&self) -> &Arc<Session> {
