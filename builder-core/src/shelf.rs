@@ -172,14 +172,25 @@ pub(crate) fn tag(store: &Store, name: &str, new: &str) -> Result<String> {
     Ok(reference.to_string())
 }
 
-/// Manifest and config of an image.
+/// Manifest and config of an image, and the repositories that have the layers which are not here.
 pub(crate) fn inspect(store: &Store, name: &str) -> Result<Value> {
     let image = find(store, name)?;
     let mut shown = Vec::new();
+    let mut elsewhere = serde_json::Map::new();
     for manifest in manifests(store, &image.descriptor)? {
+        for Descriptor { digest, .. } in &manifest.layers {
+            let is_here = store.has_blob(digest).map_err(|e| store_error(&e))?;
+            if let (false, Some(noted)) = (is_here, store.elsewhere(digest).map_err(|e| store_error(&e))?) {
+                elsewhere.insert(digest.to_string(), json!(noted.repositories));
+            }
+        }
         shown.push(json!({"manifest": manifest, "config": config(store, &manifest)?}));
     }
-    Ok(json!({"name": image.name, "digest": image.descriptor.digest, "images": shown}))
+    let mut image = json!({"name": image.name, "digest": image.descriptor.digest, "images": shown});
+    if !elsewhere.is_empty() {
+        image["elsewhere"] = Value::Object(elsewhere);
+    }
+    Ok(image)
 }
 
 /// Takes a name away; the full name is returned.

@@ -126,6 +126,9 @@ fn a_build_that_pushes_fetches_no_layer_that_the_target_can_take_over() {
     let lines = registry.take_lines();
     assert_eq!(fetched(&lines, &layers), 0, "{lines:#?}");
     assert!(!blobs(&env).contains(&layers[0]));
+    let shown: Value = serde_json::from_str(&env.run(&["inspect", &name]).ok()).unwrap();
+    let places = [format!("{host}/base"), format!("{host}/app")];
+    assert_eq!(shown["elsewhere"], json!({layers[0].as_str(): places}), "the source, and where it was pushed to");
     assert_eq!(registry.missing(), Vec::<String>::new());
     // Everything that only looks works on.
     assert!(env.run(&["images"]).ok().contains(&name));
@@ -145,6 +148,8 @@ fn a_build_that_pushes_fetches_no_layer_that_the_target_can_take_over() {
     // An output that has the layers; then all is here.
     assert_eq!(env.run(&["copy", &format!("store:{name}"), "oci:out:1"]).ok(), digest);
     assert_eq!(fetched(&registry.take_lines(), &layers), 1);
+    let shown: Value = serde_json::from_str(&env.run(&["inspect", &name]).ok()).unwrap();
+    assert_eq!(shown.get("elsewhere"), None, "all is here");
     build(&read, &["--pull=never"]).ok();
     assert_eq!(fetched(&registry.take_lines(), &layers), 0);
     // The same from the base that a layout has: no registry is known to have that one.

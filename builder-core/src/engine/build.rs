@@ -21,7 +21,7 @@ use crate::export::Sender;
 use crate::fetch::{Access, DEFAULT_AGENT, FetchOptions, Fetcher};
 use crate::plan::{self, BuildGraph, Inputs, PlanRequest};
 use crate::registry::{Client, ClientConfig};
-use crate::request::{BuildOutcome, BuildRequest, Compression, Output, PullPolicy};
+use crate::request::{BuildOutcome, BuildRequest, Compression, Output};
 use crate::sandbox::KillSwitch;
 use crate::store::Store;
 use crate::tree::Timestamp;
@@ -54,9 +54,6 @@ pub(super) fn run(
     let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
     let platforms = Platforms::of(request)?;
     let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
-    if request.pull != PullPolicy::Never {
-        worker::fetch_from_elsewhere(store, client);
-    }
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
     let threads = request.jobs.unwrap_or_else(usable_cpus);
@@ -92,10 +89,7 @@ pub(super) fn run(
     let worker =
         BuildWorker::new(&graph, store, &images, contexts, options.clone(), events).remembering(journal.past());
     let of_bases = images.origins();
-    let origins = |digest: &Digest| {
-        let noted = worker::noted_origins(store, digest).into_iter();
-        noted.chain(shared.origins_of(digest, &of_bases)).collect()
-    };
+    let origins = |digest: &Digest| shared.origins_of(digest, &of_bases);
     let sender = Sender::new(store, client, &origins);
     let uploading = Uploading::new(&worker, &graph, request, options.compression, &pushed);
     let hear = |event| {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::blobs::noted_origins;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::image::{
@@ -147,7 +148,8 @@ impl Images {
         let mut origins: HashMap<Digest, Vec<Reference>> = HashMap::new();
         for found in self.found().values() {
             for layer in &found.manifest.layers {
-                origins.entry(layer.digest).or_default().extend(found.origin.clone());
+                let noted = noted_origins(&self.store, &layer.digest).into_iter();
+                origins.entry(layer.digest).or_default().extend(noted.chain(found.origin.clone()));
             }
         }
         origins
