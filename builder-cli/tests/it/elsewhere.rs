@@ -118,7 +118,7 @@ fn a_build_that_pushes_fetches_no_layer_that_the_target_can_take_over() {
     env.file("f", "f\n");
     let build = |dockerfile: &str, options: &[&str]| {
         env.file("Dockerfile", dockerfile);
-        env.run(&[&["build", "-q", "context"], options].concat())
+        env.run(&[&["build", "context"], options].concat())
     };
     let linked = format!("FROM {host}/base:1\nLABEL a=b\nCOPY --link f /f\n");
     let digest = build(&linked, &["-t", &name, "--push"]).ok();
@@ -152,6 +152,15 @@ fn a_build_that_pushes_fetches_no_layer_that_the_target_can_take_over() {
     assert_eq!(shown.get("elsewhere"), None, "all is here");
     build(&read, &["--pull=never"]).ok();
     assert_eq!(fetched(&registry.take_lines(), &layers), 0);
+    // Another registry gets the layers once, from whatever machine.
+    let other = Registry::start();
+    let name = format!("{}/app:1", other.host());
+    let image = format!("type=image,push=true,name={name}");
+    for (state, options, times) in [("first", ["-t", &name, "--push"], 1), ("second", ["-q", "--output", &image], 0)] {
+        build(&linked, &[&options[..], &["--state-dir", state]].concat()).ok();
+        assert_eq!(fetched(&registry.take_lines(), &layers), times, "{state}");
+        assert_eq!(other.missing(), Vec::<String>::new());
+    }
     // The same from the base that a layout has: no registry is known to have that one.
     let registry = Registry::start();
     let pushed = format!("{}/app:1", registry.host());

@@ -60,7 +60,7 @@ impl Delivery<'_> {
         let results = cache::Results { graph, worker, outputs, compression: options.compression };
         let product = self.product(build, &results)?;
         let assembled = product.assemble(store, MediaTypes::Oci).map_err(|error| store_error(&error))?;
-        let absent = self.note_absent(worker, &product, &names)?;
+        let absent = self.note_absent(worker, &product)?;
         for name in &names {
             store.tag_image(name, &assembled.descriptor).map_err(|error| store_error(&error))?;
             events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
@@ -95,13 +95,8 @@ impl Delivery<'_> {
     }
 
     /// Notes where the layers are that a named image has and the store has not. Returns them.
-    fn note_absent(
-        &self,
-        worker: &BuildWorker<'_>,
-        product: &Product<'_>,
-        names: &[String],
-    ) -> Result<Vec<LayerDescriptor>, Error> {
-        if names.is_empty() {
+    fn note_absent(&self, worker: &BuildWorker<'_>, product: &Product<'_>) -> Result<Vec<LayerDescriptor>, Error> {
+        if !cache::is_named(self.request) {
             return Ok(Vec::new());
         }
         let mut absent = Vec::new();

@@ -171,11 +171,15 @@ impl Push<'_> {
         if self.exists()? {
             return Ok(Uploaded::Existed);
         }
+        // What is still elsewhere comes before the clock of an upload runs, or that of a request.
+        let come = || (self.upload.open)(0).map(drop).map_err(|source| self.unreadable(source));
+        if self.upload.mount_from.is_none() {
+            come()?;
+        }
         match self.start(self.upload.mount_from, u64::MAX)? {
             Start::Mounted => Ok(Uploaded::Mounted),
             Start::Begun(begun) => {
-                // What is still elsewhere comes before the clock of a request runs.
-                (self.upload.open)(0).map_err(|source| self.unreadable(source))?;
+                come()?;
                 self.send_all(begun).map(|()| Uploaded::Sent)
             }
         }

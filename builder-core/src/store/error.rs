@@ -55,7 +55,7 @@ pub(crate) enum Error {
         source: super::Cause,
     },
     /// A blob that only registries have, and none may be asked.
-    #[error("layer {digest} was not fetched yet from {}", repositories.join(", "))]
+    #[error("layer {digest} was not fetched yet from {}, and no registry may be asked", repositories.join(", "))]
     NotFetched {
         /// The blob.
         digest: Digest,
