@@ -180,8 +180,10 @@ pub(crate) fn inspect(store: &Store, name: &str) -> Result<Value> {
     for manifest in manifests(store, &image.descriptor)? {
         for Descriptor { digest, .. } in &manifest.layers {
             let is_here = store.has_blob(digest).map_err(|e| store_error(&e))?;
-            if let (false, Some(noted)) = (is_here, store.elsewhere(digest).map_err(|e| store_error(&e))?) {
-                elsewhere.insert(digest.to_string(), json!(noted.repositories));
+            let noted = store.elsewhere(digest).map_err(|e| store_error(&e))?;
+            if !is_here && !noted.is_empty() {
+                let repositories: Vec<String> = noted.into_iter().map(|place| place.repository).collect();
+                elsewhere.insert(digest.to_string(), json!(repositories));
             }
         }
         shown.push(json!({"manifest": manifest, "config": config(store, &manifest)?}));

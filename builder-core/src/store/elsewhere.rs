@@ -1,7 +1,7 @@
 //! Blobs that images of the store name and that only registries have: layers that nobody has read yet.
 //!
 //! ```text
-//! elsewhere/<hex>      {"size":N,"repositories":["registry.example/team/app",…]}
+//! elsewhere/<hex>      [{"repository":"registry.example/team/app","size":N},…]
 //! ```
 //!
 //! A note is written before the image gets its name, and flushed with the image's blobs, because nothing could make it
@@ -28,18 +28,18 @@ use super::promise::{Cause, Tell};
 use super::session::Pin;
 use crate::digest::Digest;
 
-/// Where a blob is.
+/// A place that had a blob when this was noted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Elsewhere {
-    /// Its size in bytes.
+    /// The repository, `registry/path`.
+    pub(crate) repository: String,
+    /// The size of the blob in bytes, as a manifest there says; one that lies must not spoil what others say.
     pub(crate) size: u64,
-    /// Repositories that had it when this was noted, `registry/path`, the first noted first.
-    pub(crate) repositories: Vec<String>,
 }
 
-/// Puts a noted blob into the store.
+/// Puts a blob that is noted to be in these places into the store.
 pub(crate) type Fetch =
-    Arc<dyn Fn(&Store, &Digest, &Elsewhere, Tell<'_>) -> std::result::Result<(), Cause> + Send + Sync>;
+    Arc<dyn Fn(&Store, &Digest, &[Elsewhere], Tell<'_>) -> std::result::Result<(), Cause> + Send + Sync>;
 
 /// What an open store knows about notes.
 #[derive(Default)]
@@ -72,19 +72,20 @@ impl Store {
     /// crash of the machine after the next [`Store::sync`].
     pub(crate) fn note_elsewhere(&self, digest: &Digest, size: u64, repositories: &[String]) -> Result<()> {
         self.session().pin(Pin::Blob(*digest))?;
-        let known = self.elsewhere(digest)?.filter(|known| known.size == size);
-        let mut noted = known.clone().unwrap_or(Elsewhere { size, repositories: Vec::new() });
+        let known = self.elsewhere(digest)?;
+        let mut noted = known.clone();
         for repository in repositories {
-            if !noted.repositories.contains(repository) {
-                noted.repositories.push(repository.clone());
+            let place = Elsewhere { repository: repository.clone(), size };
+            if !noted.contains(&place) {
+                noted.push(place);
             }
         }
-        if noted.repositories.is_empty() {
+        if noted.is_empty() {
             return Ok(());
         }
         // Also one that is there as it should be: whoever wrote it may not have flushed it yet.
         self.notes().unsynced().insert(*digest);
-        if known.as_ref() == Some(&noted) {
+        if known == noted {
             return Ok(());
         }
         let path = self.elsewhere_path(digest);
@@ -92,7 +93,7 @@ impl Store {
         let temp = self.temp_path();
         let write = |mut file: File| {
             file.write_all(&bytes)?;
-            if known.is_some() { file.sync_data() } else { Ok(()) }
+            if known.is_empty() { Ok(()) } else { file.sync_data() }
         };
         File::create_new(&temp).and_then(write).map_err(Error::io("write", &temp))?;
         fs::rename(&temp, &path).map_err(Error::io("move into place", &path))
@@ -115,12 +116,12 @@ impl Store {
         Ok(())
     }
 
-    /// Where a blob is, be it here as well or not. What does not parse is no note.
-    pub(crate) fn elsewhere(&self, digest: &Digest) -> Result<Option<Elsewhere>> {
+    /// Where a blob is, be it here as well or not, the first noted first. What does not parse is no note.
+    pub(crate) fn elsewhere(&self, digest: &Digest) -> Result<Vec<Elsewhere>> {
         let path = self.elsewhere_path(digest);
         match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(e) => Err(Error::io("read", path)(e)),
         }
     }
@@ -128,13 +129,19 @@ impl Store {
     /// Fetches a blob that is noted. Returns whether it is.
     pub(crate) fn bring_from_elsewhere(&self, digest: &Digest, tell: Tell<'_>) -> Result<bool> {
         self.session().pin(Pin::Blob(*digest))?;
-        let Some(noted) = self.elsewhere(digest)? else { return Ok(false) };
+        let noted = self.elsewhere(digest)?;
+        if noted.is_empty() {
+            return Ok(false);
+        }
         match self.notes().fetch.get() {
             Some(fetch) => {
                 fetch(self, digest, &noted, tell).map_err(|source| Error::Promise { digest: *digest, source })?;
                 Ok(true)
             }
-            None => Err(Error::NotFetched { digest: *digest, repositories: noted.repositories }),
+            None => {
+                let repositories = noted.into_iter().map(|place| place.repository).collect();
+                Err(Error::NotFetched { digest: *digest, repositories })
+            }
         }
     }
 
@@ -157,14 +164,17 @@ mod tests {
         let digest = Digest::of(b"x");
         store.note_elsewhere(&digest, 1, &["a/b".to_owned()]).unwrap();
         store.note_elsewhere(&digest, 1, &["c/d".to_owned(), "a/b".to_owned()]).unwrap();
+        // Who lies about the size takes nothing away.
+        store.note_elsewhere(&digest, 7, &["e/f".to_owned()]).unwrap();
         assert!(!store.has_blob(&digest).unwrap(), "noted is not there");
         let later = other(&store);
-        let noted = Elsewhere { size: 1, repositories: vec!["a/b".to_owned(), "c/d".to_owned()] };
-        assert_eq!(later.elsewhere(&digest).unwrap(), Some(noted.clone()));
+        let noted = [("a/b", 1), ("c/d", 1), ("e/f", 7)]
+            .map(|(repository, size)| Elsewhere { repository: repository.to_owned(), size });
+        assert_eq!(later.elsewhere(&digest).unwrap(), noted);
         let error = later.open_blob(&digest).unwrap_err().to_string();
-        assert!(error.contains("a/b, c/d"), "{error}");
+        assert!(error.contains("a/b, c/d, e/f"), "{error}");
         later.fetch_with(Arc::new(move |store, _, found, _| {
-            assert_eq!(*found, noted);
+            assert_eq!(found, noted);
             Ok(store.put_blob(b"x").map(drop)?)
         }));
         assert_eq!(later.read_blob(&digest, 9).unwrap(), b"x");
@@ -182,14 +192,14 @@ mod tests {
         let digest = store.put_blob(manifest.as_bytes()).unwrap();
         store.note_elsewhere(&blob, 1, &["a/b".to_owned()]).unwrap();
         store.prune(DANGLING).unwrap();
-        assert!(store.elsewhere(&blob).unwrap().is_some(), "a session has written it");
+        assert!(!store.elsewhere(&blob).unwrap().is_empty(), "a session has written it");
         store.tag_image("app", &Descriptor::new("m", digest, manifest.len() as u64)).unwrap();
         store.release().unwrap();
         store.prune(DANGLING).unwrap();
-        assert!(store.elsewhere(&blob).unwrap().is_some(), "an image names the blob");
+        assert!(!store.elsewhere(&blob).unwrap().is_empty(), "an image names the blob");
         store.untag_image("app").unwrap();
         store.release().unwrap();
         store.prune(DANGLING).unwrap();
-        assert_eq!(store.elsewhere(&blob).unwrap(), None);
+        assert_eq!(store.elsewhere(&blob).unwrap(), []);
     }
 }

@@ -43,6 +43,7 @@ mod usage;
 mod tests;
 
 pub(crate) use blob::RawBlobWriter;
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use error::{Error, Result};
 pub(crate) use gc::{PruneOptions, PruneScope};
 pub(crate) use images::StoredImage;

@@ -78,7 +78,7 @@ impl Store {
     /// Whether the blob is promised or noted to be elsewhere, be it there or not.
     pub(crate) fn is_promised(&self, digest: &Digest) -> Result<bool> {
         let is_promised = lock(&self.promises().blobs).contains_key(digest);
-        Ok(is_promised || self.elsewhere(digest)?.is_some())
+        Ok(is_promised || !self.elsewhere(digest)?.is_empty())
     }
 
     /// Which variant of its layer a promised blob is.
