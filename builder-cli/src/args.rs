@@ -20,7 +20,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use build::{Allowed, BuildArgs, CompressionName, NetworkName};
 pub(crate) use check::{Call, CheckArgs, Method, ReportFormat};
 pub(crate) use creds::BuildCredsArgs;
-pub(crate) use manifest::{EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush};
+pub(crate) use manifest::{
+    ArtifactArgs, EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestInspect,
+    ManifestPush,
+};
 
 /// Build OCI images without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -144,9 +147,12 @@ pub(crate) struct PullArgs {
     /// The image, [HOST/]REPOSITORY[:TAG][@DIGEST]
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Platform of the image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// Platform of the image, os/arch[/variant]; may be given several times [default: this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// All platforms that there are, with the index as it is
+    #[arg(long, conflicts_with = "platforms")]
+    pub(crate) all_platforms: bool,
     /// Credentials for this registry
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub(crate) creds: Option<String>,

@@ -1,6 +1,7 @@
 //! The public face: a [`Builder`] is a state directory and a way to start build processes. No daemon, nothing open
 //! between two calls.
 
+mod distribution;
 mod indexes;
 mod look;
 mod offline;
@@ -11,14 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::Digest;
-use crate::copy;
-use crate::distribute;
 use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::registry::{Client, ClientConfig, Credential};
-use crate::request::{BuildOutcome, BuildRequest, ImagePlace, ImageSummary, Output};
+use crate::registry::{ClientConfig, Credential};
+use crate::request::{BuildOutcome, BuildRequest, ImageSummary, Output};
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::{Store, WorkDir};
@@ -251,7 +249,8 @@ impl Builder {
         shelf::images(&self.store()?)
     }
 
-    /// Manifest and config of an image, by name or digest, as JSON.
+    /// Manifest and config of an image, by name or digest, as JSON; and by digest the repositories that have those of its
+    /// layers which are not here, if there are any, as `elsewhere`.
     ///
     /// # Errors
     /// [`ErrorKind::Request`] when there is none, [`ErrorKind::Store`] else.
@@ -265,61 +264,6 @@ impl Builder {
     /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Store`] else.
     pub fn tag(&self, name: &str, new: &str) -> Result<String> {
         shelf::tag(&self.store()?, name, new)
-    }
-
-    /// Pushes an image of the store, found by name or digest, under the name `dest`. Returns its digest.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Registry`], [`ErrorKind::Store`].
-    pub fn push(&self, name: &str, dest: &str) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let pushed = distribute::push(&self.store()?, &client, name, dest);
-        pushed.map_err(|error| distribute::explain(error, &complaints))
-    }
-
-    /// Fetches an image for one platform, this machine's by default, and names it in the store. Returns its digest.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Request`] for a bad name or platform, [`ErrorKind::Registry`], [`ErrorKind::Store`].
-    pub fn pull(&self, name: &str, platform: Option<&str>) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let pulled = distribute::pull(&self.store()?, &client, name, platform);
-        pulled.map_err(|error| distribute::explain(error, &complaints))
-    }
-
-    /// Copies an image byte for byte, with all its platforms unless one is asked for. Returns the digest of what was
-    /// copied.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Request`] for a bad name or when there is no such image, [`ErrorKind::Registry`],
-    /// [`ErrorKind::Store`], [`ErrorKind::Output`].
-    pub fn copy(&self, from: &ImagePlace, to: &ImagePlace, platform: Option<&str>) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let copied = copy::copy(&self.store()?, &client, from, to, platform);
-        copied.map_err(|error| distribute::explain(error, &complaints))
-    }
-
-    /// The tags of a repository, in its registry's order.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Request`] for a bad name, [`ErrorKind::Registry`].
-    pub fn remote_tags(&self, repository: &str) -> Result<Vec<String>> {
-        let (client, complaints) = self.client();
-        distribute::tags(&client, repository).map_err(|error| distribute::explain(error, &complaints))
-    }
-
-    /// Finds out whether a registry (`host[:port]`) lets in whoever has the credentials of this builder.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Registry`].
-    pub fn check_login(&self, registry: &str) -> Result<()> {
-        let (client, complaints) = self.client();
-        distribute::check_login(&client, registry).map_err(|error| distribute::explain(error, &complaints))
-    }
-
-    fn client(&self) -> (Client, distribute::Complaints) {
-        let credentials = self.credentials.clone();
-        distribute::client(self.registries.clone(), move |host| credentials.find(host))
     }
 
     /// Takes a name out of the store and returns it in full. The data stays until [`Builder::prune`].

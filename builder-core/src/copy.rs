@@ -5,9 +5,9 @@
 //! no build process.
 
 use crate::digest::Digest;
-use crate::distribute::{blobs_of, push_error, reference};
+use crate::distribute::{bring, reference, registry_error, send};
 use crate::error::{Error, ErrorKind, Result};
-use crate::export::{self, Push, Sender};
+use crate::export;
 use crate::image::{
     ANNOTATION_REF_NAME, Descriptor, ImageSource, Index, MANIFEST_LIMIT, Platform, SourceError, import_docker_archive,
     is_index,
@@ -35,7 +35,7 @@ pub(crate) fn copy(
     };
     // A registry may have the layers already, or take them over from the other repository.
     let layers = match to {
-        ImagePlace::Registry(_) => MirrorLayers::Noted,
+        ImagePlace::Registry(_) => MirrorLayers::Promised,
         _ => MirrorLayers::Fetched,
     };
     let mut image = fetch(store, client, from, platform.as_ref(), layers)?;
@@ -90,6 +90,25 @@ pub(crate) fn fetch(
     Ok(image)
 }
 
+/// Names an image without fetching it.
+pub(crate) fn describe(store: &Store, client: &Client, place: &ImagePlace) -> Result<Descriptor> {
+    let source_error = |error: SourceError| Error::from_source(ErrorKind::Request, &error);
+    let (source, wanted) = match place {
+        ImagePlace::Store(name) => return shelf::find(store, name).map(|image| image.descriptor),
+        ImagePlace::Registry(name) => {
+            let resolved = client.resolve(&reference(name)?).map_err(|error| registry_error(&error))?;
+            return Ok(Descriptor::new(resolved.media_type, resolved.digest, resolved.bytes.len() as u64));
+        }
+        ImagePlace::OciLayout { path, reference } => (ImageSource::open_layout(path), reference),
+        ImagePlace::OciArchive { path, reference } => (ImageSource::open_archive(path), reference),
+        ImagePlace::DockerArchive { .. } => {
+            let error = Error::new(ErrorKind::Request, "an image in an archive for Docker has no manifest");
+            return Err(error.hint("copy it into the store first, with `builder copy`"));
+        }
+    };
+    source.and_then(|source| source.resolve(wanted.as_deref())).map_err(source_error)
+}
+
 /// The image for one platform of an index in the store.
 fn choose(store: &Store, image: Descriptor, platform: Option<&Platform>) -> Result<Descriptor> {
     let Some(platform) = platform.filter(|_| is_index(&image.media_type)) else { return Ok(image) };
@@ -111,6 +130,9 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
         }
         image.annotations.insert(ANNOTATION_REF_NAME.to_owned(), name.clone());
     }
+    if !matches!(to, ImagePlace::Registry(_)) {
+        bring(store, &image)?;
+    }
     let unnamed = export::Image { descriptor: &image, names: &[] };
     match to {
         ImagePlace::Store(name) => {
@@ -119,11 +141,7 @@ fn put(store: &Store, client: &Client, mut image: Descriptor, to: &ImagePlace, o
         }
         ImagePlace::Registry(name) => {
             let origin = origin.map(reference).transpose()?;
-            let blobs = blobs_of(store, &image)?;
-            let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
-            let sender = Sender::new(store, client, &origins).through(origin.as_ref());
-            let push = Push { sender: &sender, image: &image };
-            push.run(&[reference(name)?]).map_err(|error| push_error(&error))
+            send(store, client, &image, origin.as_ref(), reference(name)?)
         }
         ImagePlace::OciLayout { path, .. } => written(export::export_layout(store, unnamed, path)),
         ImagePlace::OciArchive { path, .. } => {

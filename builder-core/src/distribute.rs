@@ -9,10 +9,10 @@ use crate::export::{self, Push, Sender};
 use crate::image::{Descriptor, Platform};
 use crate::plan::{ImageName, ImageResolver as _};
 use crate::registry::{self, Client, ClientConfig, Credential, Reference};
-use crate::request::PullPolicy;
+use crate::request::{PullPlatforms, PullPolicy};
 use crate::shelf;
-use crate::store::Store;
-use crate::worker::{ImageError, Images};
+use crate::store::{self, Store};
+use crate::worker::{ImageError, Images, MirrorLayers, noted_origins};
 
 /// Why the credential source could not look, by host.
 pub(crate) type Complaints = Arc<Mutex<Vec<String>>>;
@@ -40,7 +40,8 @@ pub(crate) fn explain(error: Error, complaints: &Complaints) -> Error {
     complaints.iter().fold(error, |error, complaint| error.note(complaint))
 }
 
-fn registry_error(error: &registry::Error) -> Error {
+/// The error of a registry, with what to do about it.
+pub(crate) fn registry_error(error: &registry::Error) -> Error {
     let this = Error::from_source(ErrorKind::Registry, error);
     error.hint().into_iter().fold(this, Error::hint)
 }
@@ -61,15 +62,41 @@ pub(crate) fn push(store: &Store, client: &Client, name: &str, dest: &str) -> Re
     }
     // Where it was pulled from may be a repository of the same registry.
     let origin = image.name.parse::<Reference>().ok();
-    let blobs = blobs_of(store, &image.descriptor)?;
-    let origins = |blob: &Digest| origin.iter().filter(|_| blobs.contains(blob)).cloned().collect();
-    let push = Push { sender: &Sender::new(store, client, &origins), image: &image.descriptor };
-    push.run(&[target]).map_err(|error| push_error(&error))?;
+    send(store, client, &image.descriptor, origin.as_ref(), target)?;
     Ok(image.descriptor.digest)
 }
 
+/// Sends an image of the store. `origin` is a repository that may have its blobs, besides those that are noted to.
+pub(crate) fn send(
+    store: &Store,
+    client: &Client,
+    image: &Descriptor,
+    origin: Option<&Reference>,
+    target: Reference,
+) -> Result<()> {
+    let blobs: Vec<Digest> = blobs_of(store, image)?.iter().map(|blob| blob.digest).collect();
+    let origins = |blob: &Digest| {
+        let guessed = origin.filter(|_| blobs.contains(blob)).cloned();
+        noted_origins(store, blob).into_iter().chain(guessed).collect()
+    };
+    let sender = Sender::new(store, client, &origins).through();
+    let push = Push { sender: &sender, image };
+    push.run(&[target]).map_err(|error| push_error(&error))
+}
+
+/// Fetches the layers of an image of the store that are still elsewhere.
+pub(crate) fn bring(store: &Store, image: &Descriptor) -> Result<()> {
+    registry::for_each(&blobs_of(store, image)?, |blob| {
+        // What is nowhere is for the reader to complain about: it may not need it.
+        store
+            .bring_blob(&blob.digest, &|_| ())
+            .map(drop)
+            .map_err(|error| Error::from_source(ErrorKind::Registry, &error))
+    })
+}
+
 /// The error of a push, with what to do about it.
-pub(crate) fn push_error(error: &export::Error) -> Error {
+fn push_error(error: &export::Error) -> Error {
     match error {
         export::Error::Registry { source, .. } => {
             source.hint().into_iter().fold(Error::from_source(ErrorKind::Registry, error), Error::hint)
@@ -79,28 +106,52 @@ pub(crate) fn push_error(error: &export::Error) -> Error {
 }
 
 /// Layers and configs of an image of the store, of all its platforms.
-pub(crate) fn blobs_of(store: &Store, image: &Descriptor) -> Result<Vec<Digest>> {
+fn blobs_of(store: &Store, image: &Descriptor) -> Result<Vec<Descriptor>> {
     let manifests = shelf::manifests(store, image)?;
-    let blobs = manifests.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
-    Ok(blobs.map(|blob| blob.digest).collect())
+    Ok(manifests.into_iter().flat_map(|manifest| manifest.layers.into_iter().chain([manifest.config])).collect())
 }
 
-/// Fetches an image and names it in the store. Returns the digest of its manifest.
-pub(crate) fn pull(store: &Store, client: &Client, name: &str, platform: Option<&str>) -> Result<Digest> {
-    let platform = match platform {
-        Some(text) => text.parse::<Platform>().map_err(|error| Error::from_source(ErrorKind::Request, &error))?,
-        None => Platform::host(),
-    };
-    let name = reference(name)?.to_string();
+/// Fetches an image and names it in the store. Returns the digest of what the name then means.
+pub(crate) fn pull(store: &Store, client: &Client, name: &str, platforms: &PullPlatforms) -> Result<Digest> {
+    let store_error = |error: store::Error| Error::from_source(ErrorKind::Store, &error);
+    let reference = reference(name)?;
+    let name = reference.to_string();
     let images = Images::new(store.clone(), client.clone(), Vec::new(), PullPolicy::Always);
-    let resolved = images.resolve(&ImageName::Reference(name), &platform);
-    let resolved = resolved.map_err(|error| match error.downcast::<ImageError>() {
-        Ok(error) => Error::from(*error),
-        Err(error) => Error::from_source(ErrorKind::Registry, &*error),
-    })?;
-    images.fetch(&resolved, &|_, _, _| {})?;
-    store.sync().map_err(|error| Error::from_source(ErrorKind::Store, &error))?;
-    Ok(resolved.digest)
+    let texts = match platforms {
+        PullPlatforms::All => {
+            let image = images.mirror(&reference, None, MirrorLayers::Fetched)?;
+            store.tag_image(&name, &image).map_err(store_error)?;
+            return Ok(image.digest);
+        }
+        PullPlatforms::These(texts) => texts.as_slice(),
+        PullPlatforms::Host => &[],
+    };
+    let asked = texts.iter().map(|text| text.parse::<Platform>()).collect::<Result<Vec<_>, _>>();
+    let mut asked = asked.map_err(|error| Error::from_source(ErrorKind::Request, &error))?;
+    if asked.is_empty() {
+        asked.push(Platform::host());
+    }
+    // All are known to be there before the first is fetched.
+    let resolve = |platform: &Platform| {
+        let resolved = images.resolve(&ImageName::Reference(name.clone()), platform);
+        resolved.map_err(|error| match error.downcast::<ImageError>() {
+            Ok(error) => Error::from(*error),
+            Err(error) => Error::from_source(ErrorKind::Registry, &*error),
+        })
+    };
+    let resolved = asked.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+    for image in &resolved {
+        images.fetch(image, &|_, _, _| {})?;
+    }
+    store.sync().map_err(store_error)?;
+    let found = store.resolve_image(&name).map_err(store_error)?;
+    found.map(|image| image.digest).ok_or_else(|| Error::new(ErrorKind::Store, format!("{name} was removed meanwhile")))
+}
+
+/// The manifest or index that a registry has under a name.
+pub(crate) fn manifest(client: &Client, name: &str) -> Result<Vec<u8>> {
+    let resolved = client.resolve(&reference(name)?).map_err(|error| registry_error(&error))?;
+    Ok(resolved.bytes)
 }
 
 /// The tags of a repository.

@@ -54,10 +54,10 @@ pub use event::{Event, OutputStream, StepId, StepInfo};
 pub use inventory::{ContextEntry, ContextEntryKind, ContextInventory, IgnoreDecision, IgnoreRule, PathVerdict};
 pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
-    Added, Annotation, AnnotationPlace, BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget,
-    Compression, CompressionKind, ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement,
-    EntryChange, IfIndexExists, ImageForm, ImagePlace, ImageSummary, IndexChange, MediaTypes, Output, PlatformSplit,
-    PullPolicy, Secret, StepNetwork,
+    Added, Annotation, AnnotationPlace, Artifact, ArtifactTitles, BuildOutcome, BuildRequest, CacheMode, CachePlace,
+    CacheSource, CacheTarget, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
+    DockerfileSource, Entitlement, EntryChange, IfIndexExists, ImageForm, ImagePlace, ImageSummary, IndexChange,
+    MediaTypes, Output, PlatformSplit, PullPlatforms, PullPolicy, Secret, StepNetwork,
 };
 pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 

@@ -104,10 +104,11 @@ fn summary(store: &Store, image: &StoredImage) -> Result<ImageSummary> {
         labels: std::collections::BTreeMap::new(),
     };
     for manifest in &manifests {
-        let config = config(store, manifest)?;
-        platforms.push(config.platform().to_string());
-        summary.labels.extend(config.config.labels);
-        summary.created = summary.created.max(config.created);
+        if let Some(config) = config(store, manifest)? {
+            platforms.push(config.platform().to_string());
+            summary.labels.extend(config.config.labels);
+            summary.created = summary.created.max(config.created);
+        }
         size_bytes += manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
     }
     summary.platform = platforms.join(",");
@@ -128,9 +129,13 @@ pub(crate) fn manifests(store: &Store, descriptor: &Descriptor) -> Result<Vec<Ma
     images.map(|entry| parse(&read(&entry.digest)?)).collect()
 }
 
-fn config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
+/// The config of an image; artifacts have none, or one of their own kind.
+fn config(store: &Store, manifest: &Manifest) -> Result<Option<ImageConfig>> {
+    if manifest.is_artifact() {
+        return Ok(None);
+    }
     let bytes = store.read_blob(&manifest.config.digest, CONFIG_LIMIT).map_err(|e| store_error(&e))?;
-    ImageConfig::parse(&bytes).map_err(|e| store_error(&e))
+    ImageConfig::parse(&bytes).map(Some).map_err(|e| store_error(&e))
 }
 
 /// Whether there is an image of that name or digest.
@@ -167,14 +172,27 @@ pub(crate) fn tag(store: &Store, name: &str, new: &str) -> Result<String> {
     Ok(reference.to_string())
 }
 
-/// Manifest and config of an image.
+/// Manifest and config of an image, and the repositories that have the layers which are not here.
 pub(crate) fn inspect(store: &Store, name: &str) -> Result<Value> {
     let image = find(store, name)?;
     let mut shown = Vec::new();
+    let mut elsewhere = serde_json::Map::new();
     for manifest in manifests(store, &image.descriptor)? {
+        for Descriptor { digest, .. } in &manifest.layers {
+            let is_here = store.has_blob(digest).map_err(|e| store_error(&e))?;
+            let noted = store.elsewhere(digest).map_err(|e| store_error(&e))?;
+            if !is_here && !noted.is_empty() {
+                let repositories: Vec<String> = noted.into_iter().map(|place| place.repository).collect();
+                elsewhere.insert(digest.to_string(), json!(repositories));
+            }
+        }
         shown.push(json!({"manifest": manifest, "config": config(store, &manifest)?}));
     }
-    Ok(json!({"name": image.name, "digest": image.descriptor.digest, "images": shown}))
+    let mut image = json!({"name": image.name, "digest": image.descriptor.digest, "images": shown});
+    if !elsewhere.is_empty() {
+        image["elsewhere"] = Value::Object(elsewhere);
+    }
+    Ok(image)
 }
 
 /// Takes a name away; the full name is returned.

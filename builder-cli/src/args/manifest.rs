@@ -1,5 +1,7 @@
 //! `builder manifest`, with the words of `podman manifest`.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use super::RegistryArgs;
@@ -13,14 +15,7 @@ pub(crate) enum ManifestCommand {
     /// Say something else about an image of an index, or about the index
     Annotate(ManifestAnnotate),
     /// Show an index as JSON
-    Inspect {
-        /// The index
-        #[arg(value_name = "INDEX")]
-        name: String,
-        /// The bytes as they are
-        #[arg(long)]
-        raw: bool,
-    },
+    Inspect(ManifestInspect),
     /// Tell by the exit code whether there is such an index: 0 yes, 1 no
     Exists {
         /// The index
@@ -79,7 +74,7 @@ pub(crate) struct ManifestAdd {
     /// The index
     #[arg(value_name = "INDEX")]
     pub(crate) name: String,
-    /// Images to name, as for `create`
+    /// Images to name, as for `create`; with --artifact, files
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
     /// Of an image with several platforms add all [default: the one that --os and --arch name, else this machine's]
@@ -87,11 +82,43 @@ pub(crate) struct ManifestAdd {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) entry: EntryArgs,
+    #[command(flatten)]
+    pub(crate) artifact: ArtifactArgs,
     /// Credentials for the registry of the images
     #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
     pub(crate) creds: Vec<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// Files that become an artifact.
+#[derive(Debug, Parser)]
+#[command(next_help_heading = "Artifacts")]
+pub(crate) struct ArtifactArgs {
+    /// Make one artifact of files and add that, instead of images
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) artifact: bool,
+    /// What kind of artifact it is, a media type [default: application/vnd.unknown.artifact.v1]
+    #[arg(long, value_name = "TYPE", requires = "artifact")]
+    pub(crate) artifact_type: Option<String>,
+    /// File that is its config [default: none]
+    #[arg(long, value_name = "FILE", requires_all = ["artifact", "artifact_config_type"])]
+    pub(crate) artifact_config: Option<PathBuf>,
+    /// Media type of the config
+    #[arg(long, value_name = "TYPE", requires_all = ["artifact", "artifact_config"])]
+    pub(crate) artifact_config_type: Option<String>,
+    /// Media type of the files [default: by extension, else application/octet-stream]
+    #[arg(long, value_name = "TYPE", requires = "artifact")]
+    pub(crate) artifact_layer_type: Option<String>,
+    /// Do not note the names of the files (org.opencontainers.image.title)
+    #[arg(long, requires = "artifact")]
+    pub(crate) artifact_exclude_titles: bool,
+    /// The image that it is about, as for `create`, or the digest of one that the index names
+    #[arg(long, value_name = "IMAGE", requires = "artifact")]
+    pub(crate) artifact_subject: Option<String>,
+    /// Annotation of the artifact's own manifest; may be given several times
+    #[arg(long = "artifact-annotation", value_name = "KEY=VALUE", requires = "artifact")]
+    pub(crate) artifact_annotations: Vec<String>,
 }
 
 /// What an index says about an image.
@@ -112,9 +139,27 @@ pub(crate) struct EntryArgs {
     /// Feature that the operating system must have; may be given several times
     #[arg(long = "os-features", value_name = "FEATURE", value_delimiter = ',')]
     pub(crate) os_features: Vec<String>,
+    /// Feature that the processor must have; may be given several times
+    #[arg(long = "features", value_name = "FEATURE", value_delimiter = ',')]
+    pub(crate) features: Vec<String>,
     /// Annotation; may be given several times
     #[arg(long = "annotation", value_name = "KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct ManifestInspect {
+    /// The index; docker://NAME for one of a registry
+    #[arg(value_name = "INDEX")]
+    pub(crate) name: String,
+    /// The bytes as they are
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Credentials for the registry of the index
+    #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
+    pub(crate) creds: Vec<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 #[derive(Debug, Parser)]
@@ -123,13 +168,21 @@ pub(crate) struct ManifestAnnotate {
     #[arg(value_name = "INDEX")]
     pub(crate) name: String,
     /// Digest of an image's manifest, or the name of an image of the store
-    #[arg(value_name = "IMAGE", required_unless_present = "index")]
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["index", "subject"])]
     pub(crate) image: Option<String>,
     /// Annotate the index itself
-    #[arg(long, conflicts_with_all = ["image", "os", "arch", "variant", "os_version", "os_features"])]
+    #[arg(long, conflicts_with_all = ["image", "os", "arch", "variant", "os_version", "os_features", "features"])]
     pub(crate) index: bool,
+    /// What the index itself is about: an image, as for `create`, or the digest of one that the index names
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) subject: Option<String>,
     #[command(flatten)]
     pub(crate) entry: EntryArgs,
+    /// Credentials for the registry of the subject
+    #[arg(long, value_name = "[REGISTRY[/PATH]=]USER[:PASSWORD]")]
+    pub(crate) creds: Vec<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 #[derive(Debug, Parser)]
@@ -144,6 +197,9 @@ pub(crate) struct ManifestPush {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           action = clap::ArgAction::Set, value_parser = only_true)]
     pub(crate) all: Option<bool>,
+    /// Write the digest to this file, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) digestfile: Option<PathBuf>,
     /// Remove the index from the store afterwards
     #[arg(long)]
     pub(crate) rm: bool,

@@ -1,11 +1,14 @@
 //! `builder manifest`
 
 use builder_core::registries::Access;
-use builder_core::{Added, Builder, Digest, EntryChange, IfIndexExists, ImagePlace, IndexChange};
+use builder_core::{
+    Added, Artifact, ArtifactTitles, Builder, Digest, EntryChange, IfIndexExists, ImagePlace, IndexChange,
+};
 
 use super::print;
 use crate::args::{
-    EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestPush, RegistryArgs,
+    ArtifactArgs, EntryArgs, ManifestAdd, ManifestAnnotate, ManifestCommand, ManifestCreate, ManifestInspect,
+    ManifestPush, RegistryArgs,
 };
 use crate::failure::Failure;
 use crate::options;
@@ -16,8 +19,8 @@ pub(crate) fn run(builder: Builder, command: &ManifestCommand) -> Result<(), Fai
     match command {
         ManifestCommand::Create(args) => create(builder, args),
         ManifestCommand::Add(args) => add(builder, args),
-        ManifestCommand::Annotate(args) => annotate(&builder, args),
-        ManifestCommand::Inspect { name, raw } => inspect(&builder, name, *raw),
+        ManifestCommand::Annotate(args) => annotate(builder, args),
+        ManifestCommand::Inspect(args) => inspect(builder, args),
         ManifestCommand::Exists { name } => exists(&builder, name),
         ManifestCommand::Push(args) => push(builder, args),
         ManifestCommand::Remove { name, digests } => remove(&builder, name, digests),
@@ -58,7 +61,7 @@ fn create(builder: Builder, args: &ManifestCreate) -> Result<(), Failure> {
         _ => IfIndexExists::Refuse,
     };
     let mut changes = additions(&builder, &args.images, args.all, &EntryChange::default())?;
-    let annotations = annotations(&args.annotations)?;
+    let annotations = annotations("annotation", &args.annotations)?;
     if !annotations.is_empty() {
         changes.push(IndexChange::AnnotateIndex { annotations });
     }
@@ -66,10 +69,29 @@ fn create(builder: Builder, args: &ManifestCreate) -> Result<(), Failure> {
 }
 
 fn add(builder: Builder, args: &ManifestAdd) -> Result<(), Failure> {
-    let names = remote(&builder, &args.images)?;
+    let is_artifact = args.artifact.artifact;
+    let named = if is_artifact { args.artifact.artifact_subject.as_slice() } else { &args.images };
+    let names = remote(&builder, named)?;
     let builder = reaching(builder, &args.registry, &args.creds, Access::Pull, &names)?;
-    let changes = additions(&builder, &args.images, args.all, &entry(&args.entry)?)?;
+    let entry = entry(&args.entry)?;
+    let changes = match is_artifact {
+        true => vec![IndexChange::AddArtifact { artifact: artifact(&builder, &args.artifact, &args.images)?, entry }],
+        false => additions(&builder, &args.images, args.all, &entry)?,
+    };
     print(&builder.change_index(&args.name, &changes)?.to_string())
+}
+
+fn artifact(builder: &Builder, args: &ArtifactArgs, files: &[String]) -> Result<Artifact, Failure> {
+    let titles = if args.artifact_exclude_titles { ArtifactTitles::None } else { ArtifactTitles::FileNames };
+    Ok(Artifact {
+        files: files.iter().map(Into::into).collect(),
+        artifact_type: args.artifact_type.clone(),
+        config: args.artifact_config.clone().zip(args.artifact_config_type.clone()),
+        layer_type: args.artifact_layer_type.clone(),
+        titles,
+        subject: args.artifact_subject.as_deref().map(|text| place(builder, text)).transpose()?,
+        annotations: annotations("artifact-annotation", &args.artifact_annotations)?,
+    })
 }
 
 fn additions(
@@ -83,13 +105,13 @@ fn additions(
     images.iter().map(add).collect()
 }
 
-/// A place with its kind, or a name: of the store where it has that, else of a registry.
+/// A place with its kind, a digest, or a name: of the store where it has that, else of a registry.
 fn place(builder: &Builder, text: &str) -> Result<ImagePlace, Failure> {
     const KINDS: [&str; 5] = ["docker://", "store:", "oci:", "oci-archive:", "docker-archive:"];
     if KINDS.iter().any(|kind| text.starts_with(kind)) {
         return options::image_place(text);
     }
-    Ok(match builder.has_image(text)? {
+    Ok(match text.parse::<Digest>().is_ok() || builder.has_image(text)? {
         true => ImagePlace::Store(text.to_owned()),
         false => ImagePlace::Registry(text.to_owned()),
     })
@@ -102,28 +124,42 @@ fn entry(args: &EntryArgs) -> Result<EntryChange, Failure> {
         variant: args.variant.clone(),
         os_version: args.os_version.clone(),
         os_features: args.os_features.clone(),
-        annotations: annotations(&args.annotations)?,
+        features: args.features.clone(),
+        annotations: annotations("annotation", &args.annotations)?,
     })
 }
 
-fn annotations(texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
+fn annotations(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let annotation = |text: &String| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Failure::usage(format!("--annotation {text:?} is not KEY=VALUE"))),
+        _ => Err(Failure::usage(format!("--{option} {text:?} is not KEY=VALUE"))),
     };
     texts.iter().map(annotation).collect()
 }
 
-fn annotate(builder: &Builder, args: &ManifestAnnotate) -> Result<(), Failure> {
+fn annotate(builder: Builder, args: &ManifestAnnotate) -> Result<(), Failure> {
     let entry = entry(&args.entry)?;
-    if entry == EntryChange::default() {
+    let says_nothing = entry == EntryChange::default();
+    if says_nothing && (args.subject.is_none() || args.image.is_some()) {
         return Err(Failure::usage("there is nothing to say: --annotation, --os, --arch, --variant …".to_owned()));
     }
-    let change = match &args.image {
-        Some(image) => IndexChange::Annotate { digest: digest_of(builder, image)?, entry },
-        None => IndexChange::AnnotateIndex { annotations: entry.annotations },
-    };
-    print(&builder.change_index(&args.name, &[change])?.to_string())
+    if args.image.is_none()
+        && entry != (EntryChange { annotations: entry.annotations.clone(), ..EntryChange::default() })
+    {
+        return Err(Failure::usage("an index has no platform: which of its images is it?".to_owned()));
+    }
+    let names = remote(&builder, args.subject.as_slice())?;
+    let builder = reaching(builder, &args.registry, &args.creds, Access::Pull, &names)?;
+    let mut changes = Vec::new();
+    if let Some(subject) = &args.subject {
+        changes.push(IndexChange::SetSubject { subject: place(&builder, subject)? });
+    }
+    match &args.image {
+        Some(image) => changes.push(IndexChange::Annotate { digest: digest_of(&builder, image)?, entry }),
+        None if says_nothing => {}
+        None => changes.push(IndexChange::AnnotateIndex { annotations: entry.annotations }),
+    }
+    print(&builder.change_index(&args.name, &changes)?.to_string())
 }
 
 /// A digest, also behind a name and `@`, or what a name of the store stands for.
@@ -136,9 +172,17 @@ fn digest_of(builder: &Builder, text: &str) -> Result<Digest, Failure> {
     digest.ok_or_else(|| Failure::usage(format!("{text:?} has no digest")))
 }
 
-fn inspect(builder: &Builder, name: &str, raw: bool) -> Result<(), Failure> {
-    let bytes = builder.read_index(name)?;
-    if raw {
+fn inspect(builder: Builder, args: &ManifestInspect) -> Result<(), Failure> {
+    let name = args.name.as_str();
+    let bytes = match name.strip_prefix("docker://") {
+        None => builder.read_index(name)?,
+        Some(remote) => {
+            let name = remote.to_owned();
+            let builder = reaching(builder, &args.registry, &args.creds, Access::Pull, std::slice::from_ref(&name))?;
+            builder.read_remote_manifest(&name)?
+        }
+    };
+    if args.raw {
         return std::io::Write::write_all(&mut std::io::stdout().lock(), &bytes)
             .map_err(|source| Failure::output(format!("write to standard output: {source}")));
     }
@@ -170,6 +214,10 @@ fn push(builder: Builder, args: &ManifestPush) -> Result<(), Failure> {
         ImagePlace::Registry(name) => builder.push(&args.name, name)?,
         place => builder.copy(&ImagePlace::Store(args.name.clone()), place, None)?,
     };
+    if let Some(path) = &args.digestfile {
+        std::fs::write(path, digest.to_string())
+            .map_err(|source| Failure::output(format!("write {}: {source}", path.display())))?;
+    }
     if args.rm {
         builder.remove(&args.name)?;
     }

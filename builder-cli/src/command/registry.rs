@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::slice::from_ref;
 
 use builder_core::registries::{Access, Credential, Secret};
-use builder_core::{Builder, ImagePlace};
+use builder_core::{Builder, ImagePlace, PullPlatforms};
 
 use super::print;
 use crate::args::{CopyArgs, LoginArgs, LogoutArgs, LsTagsArgs, PullArgs, PushArgs, RegistryArgs, TagArgs};
@@ -25,7 +25,13 @@ fn reaching(builder: Builder, args: &RegistryArgs, creds: Option<&str>, name: &s
 pub(crate) fn push(builder: Builder, args: &PushArgs) -> Result<(), Failure> {
     let dest = args.dest.as_deref().unwrap_or(&args.name);
     let dest = dest.strip_prefix("docker://").unwrap_or(dest);
-    let builder = reaching(builder, &args.registry, args.creds.as_deref(), dest)?;
+    // Layers may still be in another registry, which has credentials of its own.
+    let host = registries::host_of(dest);
+    let builder = registries::configure_and(builder, &args.registry, &Hosts::One(host), |credentials| {
+        let Some(creds) = &args.creds else { return Ok(()) };
+        credentials.insert_explicit(host, None, registries::basic(creds)?);
+        Ok(())
+    })?;
     print(&builder.push(&args.name, dest)?.to_string())
 }
 
@@ -33,7 +39,12 @@ pub(crate) fn push(builder: Builder, args: &PushArgs) -> Result<(), Failure> {
 pub(crate) fn pull(builder: Builder, args: &PullArgs) -> Result<(), Failure> {
     let name = args.name.strip_prefix("docker://").unwrap_or(&args.name);
     let builder = reaching(builder, &args.registry, args.creds.as_deref(), name)?;
-    print(&builder.pull(name, args.platform.as_deref())?.to_string())
+    let platforms = match (args.all_platforms, args.platforms.as_slice()) {
+        (true, _) => PullPlatforms::All,
+        (false, []) => PullPlatforms::Host,
+        (false, platforms) => PullPlatforms::These(platforms.to_vec()),
+    };
+    print(&builder.pull(name, &platforms)?.to_string())
 }
 
 /// Copies an image and prints its digest.

@@ -7,6 +7,7 @@
 mod advisories;
 mod annotations;
 mod applied;
+mod artifacts;
 mod base;
 mod build;
 mod cache;
@@ -19,6 +20,7 @@ mod crash;
 mod creds;
 mod determinism;
 mod devices;
+mod elsewhere;
 mod engines;
 mod examples;
 mod fetch;

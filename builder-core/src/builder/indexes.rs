@@ -23,8 +23,8 @@ impl Builder {
     /// [`Request`](crate::ErrorKind::Request) for a bad name, one that is taken or an image that is not there,
     /// [`Registry`](crate::ErrorKind::Registry), [`Store`](crate::ErrorKind::Store).
     pub fn create_index(&self, name: &str, exists: IfIndexExists, changes: &[IndexChange]) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let created = index::create(&self.store()?, &client, name, exists, changes);
+        let (store, client, complaints) = self.store_and_client()?;
+        let created = index::create(&store, &client, name, exists, changes);
         created.map_err(|error| distribute::explain(error, &complaints))
     }
 
@@ -34,9 +34,18 @@ impl Builder {
     /// [`Request`](crate::ErrorKind::Request) when there is no such index, or for a change that cannot be made,
     /// [`Registry`](crate::ErrorKind::Registry), [`Store`](crate::ErrorKind::Store).
     pub fn change_index(&self, name: &str, changes: &[IndexChange]) -> Result<Digest> {
-        let (client, complaints) = self.client();
-        let changed = index::change(&self.store()?, &client, name, changes);
+        let (store, client, complaints) = self.store_and_client()?;
+        let changed = index::change(&store, &client, name, changes);
         changed.map_err(|error| distribute::explain(error, &complaints))
+    }
+
+    /// The bytes of the manifest or index that a registry has under a name.
+    ///
+    /// # Errors
+    /// [`Request`](crate::ErrorKind::Request) for a bad name, [`Registry`](crate::ErrorKind::Registry).
+    pub fn read_remote_manifest(&self, name: &str) -> Result<Vec<u8>> {
+        let (client, complaints) = self.client();
+        distribute::manifest(&client, name).map_err(|error| distribute::explain(error, &complaints))
     }
 
     /// The bytes of an index of the store.

@@ -69,11 +69,19 @@ fn repository(place: &CachePlace) -> Result<Option<Reference>, Error> {
     Ok(Some(reference))
 }
 
-/// Whether somebody reads the layers of the image: an output that takes them from here, or a name in the store. A
-/// registry may have them.
+/// Whether somebody reads the layers of the image: an output that takes them from here, or a name in the store and no
+/// registry. A registry may have them, and what it has the store need not.
 pub(super) fn needs_layers(request: &BuildRequest) -> bool {
-    let elsewhere = |output: &Output| matches!(output, Output::Registry { .. } | Output::CacheOnly);
-    !request.tags.is_empty() || request.outputs.is_empty() || !request.outputs.iter().all(elsewhere)
+    let reads_none =
+        |output: &Output| matches!(output, Output::Registry { .. } | Output::CacheOnly | Output::Store { .. });
+    let is_pushed = request.outputs.iter().any(|output| matches!(output, Output::Registry { .. }));
+    let is_kept = is_named(request) && !is_pushed;
+    is_kept || request.outputs.is_empty() || !request.outputs.iter().all(reads_none)
+}
+
+/// Whether the image gets a name in the store.
+pub(super) fn is_named(request: &BuildRequest) -> bool {
+    !request.tags.is_empty() || request.outputs.iter().any(|output| matches!(output, Output::Store { .. }))
 }
 
 /// Fetches the layers of the image that are still elsewhere, if somebody reads them. It is shown as a step of its own.
@@ -92,6 +100,11 @@ pub(super) fn bring(
             // A registry may have the others.
             false => worker.hollow(&root.layers())?,
         });
+        if is_named(request) {
+            // The name must stand for an image that somebody can have all of.
+            let unknown = |layer: &LayerDescriptor| worker.repositories_of(&layer.digest).is_empty();
+            absent.extend(worker.absent(&root.layers())?.into_iter().filter(unknown));
+        }
     }
     // Platforms may share some.
     absent.sort_unstable_by_key(|layer| layer.digest);

@@ -7,7 +7,7 @@ use super::assemble::{Assembled, Product, Solved};
 use super::build::Events;
 use super::cache;
 use super::journal::Journal;
-use super::output::{self, Outputs};
+use super::output::{self, Outputs, full_names};
 use super::platforms::Platforms;
 use super::task::HostFacts;
 use crate::error::{Error, ErrorKind};
@@ -15,10 +15,10 @@ use crate::event::{Event, StepId};
 use crate::export::Sender;
 use crate::image::rfc3339;
 use crate::plan::{BuildGraph, Op, RootInput, TargetImage};
-use crate::registry::Client;
-use crate::request::{BuildOutcome, BuildRequest, MediaTypes};
+use crate::registry::{Client, Reference};
+use crate::request::{BuildOutcome, BuildRequest, MediaTypes, Output};
 use crate::rootless;
-use crate::store::Store;
+use crate::store::{LayerDescriptor, Store};
 use crate::worker::{BuildWorker, Images, Root, StepOutput, WorkerOptions};
 
 fn store_error(error: &crate::store::Error) -> Error {
@@ -61,6 +61,7 @@ impl Delivery<'_> {
         let results = cache::Results { graph, worker, outputs, compression: options.compression };
         let product = self.product(build, &results)?;
         let assembled = product.assemble(store, MediaTypes::Oci).map_err(|error| store_error(&error))?;
+        let absent = self.note_absent(worker, &product)?;
         for name in &names {
             store.tag_image(name, &assembled.descriptor).map_err(|error| store_error(&error))?;
             events(Event::Exported { output: name.clone(), digest: assembled.descriptor.digest });
@@ -79,6 +80,7 @@ impl Delivery<'_> {
         };
         rootless::take_umask(self.facts.umask);
         let written = outputs.write_all(&request.outputs)?;
+        self.note_pushed(&absent, &assembled, &written, &names)?;
         // What went out is what the caller asks about.
         let image = written.first().unwrap_or(&assembled);
         if image.descriptor.digest != assembled.descriptor.digest {
@@ -92,6 +94,49 @@ impl Delivery<'_> {
         }
         let image_names = output::all_names(request, &names)?;
         Ok(outcome(image, names, image_names))
+    }
+
+    /// Notes where the layers are that a named image has and the store has not. Returns them.
+    fn note_absent(&self, worker: &BuildWorker<'_>, product: &Product<'_>) -> Result<Vec<LayerDescriptor>, Error> {
+        if !cache::is_named(self.request) {
+            return Ok(Vec::new());
+        }
+        let mut absent = Vec::new();
+        for image in &product.images {
+            absent.extend(worker.absent(&image.layers)?);
+        }
+        for layer in &absent {
+            let repositories = worker.repositories_of(&layer.digest);
+            let repositories: Vec<String> = repositories.iter().map(Reference::name).collect();
+            let noted = self.store.note_elsewhere(&layer.digest, layer.size, &repositories);
+            noted.map_err(|error| store_error(&error))?;
+        }
+        Ok(absent)
+    }
+
+    /// Notes that repositories have those layers now to which the image was pushed as it is in the store. `written` are
+    /// the images of the outputs that have one.
+    fn note_pushed(
+        &self,
+        absent: &[LayerDescriptor],
+        assembled: &Assembled,
+        written: &[Assembled],
+        names: &[String],
+    ) -> Result<(), Error> {
+        let outputs = self.request.outputs.iter().filter(|output| output.form().is_some());
+        let mut repositories = Vec::new();
+        for (output, image) in outputs.zip(written) {
+            let Output::Registry { names: own, .. } = output else { continue };
+            if image.descriptor.digest == assembled.descriptor.digest {
+                let pushed = if own.is_empty() { names.to_vec() } else { full_names(own)? };
+                repositories.extend(pushed.iter().filter_map(|name| Some(name.parse::<Reference>().ok()?.name())));
+            }
+        }
+        for layer in absent {
+            let noted = self.store.note_elsewhere(&layer.digest, layer.size, &repositories);
+            noted.map_err(|error| store_error(&error))?;
+        }
+        Ok(())
     }
 
     fn product<'p>(&'p self, build: &SolvedBuild<'p>, results: &cache::Results<'_>) -> Result<Product<'p>, Error> {

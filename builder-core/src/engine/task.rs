@@ -11,9 +11,10 @@ use super::forecast;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::registry::{Client, ClientConfig};
-use crate::request::{BuildOutcome, BuildRequest};
+use crate::request::{BuildOutcome, BuildRequest, PullPolicy};
 use crate::store::{PruneOptions, PruneScope, Store};
 use crate::trace::BuildPlan;
+use crate::worker::fetch_from_elsewhere;
 
 /// What a build process is started for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +76,9 @@ impl Task {
             TaskKind::Build(request, facts, config) => {
                 let registries = (*config).clone();
                 let client = connect(*config);
+                if request.pull != PullPolicy::Never {
+                    fetch_from_elsewhere(&store, &client);
+                }
                 let around = Surroundings { store: &store, client: &client, registries, no_exec, cancel, events };
                 build::run(around, &request, &facts).map(Answer::Built)
             }

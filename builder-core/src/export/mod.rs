@@ -11,6 +11,7 @@
 
 mod archive;
 mod layout;
+mod referrer;
 mod registry;
 mod rootfs;
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
+use super::referrer::Referrer;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Index, MANIFEST_LIMIT, Manifest, is_index};
 use crate::registry::{self, BlobReader, Client, Reference, Upload};
@@ -28,19 +29,19 @@ pub(crate) struct Sender<'a> {
     /// Whether a blob is there, by repository. Locked while it is sent: images of several platforms have some in common.
     sent: Mutex<HashMap<(String, Digest), Slot>>,
     stopped: Arc<AtomicBool>,
-    /// Where blobs that the store lacks are read from, past the store.
-    through: Option<&'a Reference>,
+    /// Whether blobs that the store lacks go past it.
+    through: bool,
 }
 
 impl<'a> Sender<'a> {
     /// Sends from `store`. `origins` are repositories that are known to have a blob.
     pub(crate) fn new(store: &'a Store, client: &'a Client, origins: Origins<'a>) -> Self {
-        Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default(), through: None }
+        Self { store, client, origins, sent: Mutex::default(), stopped: Arc::default(), through: false }
     }
 
-    /// Lets blobs that the store lacks go from the repository of `source` to where they are sent, without staying here.
-    pub(crate) fn through(self, source: Option<&'a Reference>) -> Self {
-        Self { through: source, ..self }
+    /// Lets blobs that the store lacks go from a repository that has them to where they are sent, without staying here.
+    pub(crate) fn through(self) -> Self {
+        Self { through: true, ..self }
     }
 
     /// Where blobs are known to be already.
@@ -64,12 +65,14 @@ impl<'a> Sender<'a> {
         if *is_there {
             return Ok(());
         }
-        let streamed = AtomicBool::new(false);
-        let open = |offset: u64| self.open(blob, offset, &streamed);
-        let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
         let origins = (self.origins)(&digest);
+        let streamed = AtomicBool::new(false);
+        let open = |offset: u64| self.open(blob, offset, &origins, &streamed);
+        let bring = || if self.through { Ok(()) } else { self.store.open_blob(&digest).map(drop) };
+        let bring = || bring().map_err(io::Error::other);
+        let elsewhere = |known: &&Reference| known.registry() == target.registry() && known.name() != target.name();
         let origin = done.iter().copied().chain(&origins).find(elsewhere);
-        let upload = Upload { digest, size, open: &open, mount_from: origin.map(Reference::repository) };
+        let upload = Upload { digest, size, bring: &bring, open: &open, mount_from: origin.map(Reference::repository) };
         self.client.push_blob(target, upload).map_err(|source| registry_error(target, source))?;
         *is_there = true;
         Ok(())
@@ -77,15 +80,24 @@ impl<'a> Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// The bytes of a blob from `offset` on: of the store, or for the first try straight from where it comes. Who has to
+    /// The bytes of a blob from `offset` on: of the store, or for the first try straight from where it is. Who has to
     /// try again goes on from the middle, maybe many times: then it is brought here first.
-    fn open(&self, blob: &Descriptor, offset: u64, streamed: &AtomicBool) -> io::Result<Box<dyn Read + Send>> {
+    fn open(
+        &self,
+        blob: &Descriptor,
+        offset: u64,
+        origins: &[Reference],
+        streamed: &AtomicBool,
+    ) -> io::Result<Box<dyn Read + Send>> {
         let stopped = Arc::clone(&self.stopped);
         let is_first = !streamed.swap(true, Ordering::Relaxed);
-        if let Some(source) = self.through.filter(|_| is_first && offset == 0)
-            && self.store.blob_size(&blob.digest).map_err(io::Error::other)?.is_none()
+        if self.through
+            && is_first
+            && offset == 0
+            && !self.store.has_blob(&blob.digest).map_err(io::Error::other)?
+            // Where it is no more, the store may know another place.
+            && let Some(reader) = origins.iter().find_map(|from| self.client.blob(from, blob.digest, blob.size).ok())
         {
-            let reader = self.client.blob(source, blob.digest, blob.size).map_err(io::Error::other)?;
             return Ok(Box::new(Stoppable { reader: Verified { reader, left: blob.size }, stopped }));
         }
         let mut file = self.store.open_blob(&blob.digest).map_err(io::Error::other)?;
@@ -137,9 +149,17 @@ pub(crate) struct Push<'a> {
     pub(crate) image: &'a Descriptor,
 }
 
+/// A manifest or an index.
+struct Document {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+    /// How it is listed for the manifest that it is about.
+    referrer: Option<Referrer>,
+}
+
 /// The documents of an image, each after those that it names, and its blobs.
 struct Parts {
-    documents: Vec<(Descriptor, Vec<u8>)>,
+    documents: Vec<Document>,
     blobs: Vec<Descriptor>,
 }
 
@@ -156,20 +176,25 @@ impl Push<'_> {
             let [first, ..] = targets[..] else { continue };
             self.push_blobs(&parts.blobs, first, &done)?;
             let (root, inner) = parts.documents.split_last().ok_or_else(|| self.missing(self.image))?;
-            for (descriptor, bytes) in inner {
-                self.put(&first.with_digest(descriptor.digest), descriptor, bytes)?;
+            for document in inner {
+                self.put(&first.with_digest(document.descriptor.digest), document)?;
             }
             for target in targets {
-                self.put(target, &root.0, &root.1)?;
+                self.put(target, root)?;
             }
             done.push(first);
         }
         Ok(())
     }
 
-    fn put(&self, target: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
-        let put = self.sender.client.push_manifest(target, &descriptor.media_type, bytes);
-        put.map(drop).map_err(|source| registry_error(target, source))
+    fn put(&self, target: &Reference, document: &Document) -> Result<(), Error> {
+        let client = self.sender.client;
+        let failed = |source| registry_error(target, source);
+        let put = client.push_manifest(target, &document.descriptor.media_type, &document.bytes).map_err(failed)?;
+        match &document.referrer {
+            Some(referrer) if put.listed_for != Some(referrer.subject) => referrer.list(client, target).map_err(failed),
+            _ => Ok(()),
+        }
     }
 
     fn missing(&self, descriptor: &Descriptor) -> Error {
@@ -185,18 +210,22 @@ impl Push<'_> {
 
     fn collect(&self, descriptor: &Descriptor, parts: &mut Parts) -> Result<(), Error> {
         let digest = descriptor.digest;
-        if parts.documents.iter().any(|(known, _)| known.digest == digest) {
+        if parts.documents.iter().any(|known| known.descriptor.digest == digest) {
             return Ok(());
         }
         let bytes =
             self.sender.store.read_blob(&digest, MANIFEST_LIMIT).map_err(|source| Error::Store { digest, source })?;
         let document_error = |source| Error::Document { what: format!("blob {digest}"), source };
+        let referrer;
         if is_index(&descriptor.media_type) {
-            for entry in Index::parse(&bytes).map_err(document_error)?.manifests {
+            let index = Index::parse(&bytes).map_err(document_error)?;
+            referrer = Referrer::of_index(&index, descriptor);
+            for entry in index.manifests {
                 self.collect(&entry, parts)?;
             }
         } else {
             let manifest = Manifest::parse(&bytes).map_err(document_error)?;
+            referrer = Referrer::of_manifest(&manifest, descriptor);
             for blob in manifest.layers.into_iter().chain([manifest.config]) {
                 // A layer with URLs of its own is fetched from there by whoever pulls.
                 let foreign = !blob.urls.is_empty() && !self.has(&blob)?;
@@ -205,7 +234,7 @@ impl Push<'_> {
                 }
             }
         }
-        parts.documents.push((descriptor.clone(), bytes));
+        parts.documents.push(Document { descriptor: descriptor.clone(), bytes, referrer });
         Ok(())
     }
 

@@ -76,6 +76,7 @@ impl ImageConfig {
             os_version: self.os_version.clone(),
             os_features: self.os_features.clone(),
             variant: self.variant.clone(),
+            features: Vec::new(),
         }
     }
 

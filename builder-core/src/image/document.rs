@@ -60,6 +60,11 @@ fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 impl Manifest {
+    /// Whether this is an artifact, which has no image config (image-spec `manifest.md`, "Guidelines for Artifact Usage").
+    pub fn is_artifact(&self) -> bool {
+        self.artifact_type.is_some() && !super::is_config(&self.config.media_type)
+    }
+
     /// Reads an image manifest of either family.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let manifest: Self = parse("image manifest", bytes, MANIFEST_LIMIT)?;

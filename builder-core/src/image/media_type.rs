@@ -46,7 +46,6 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MEDIA_TYPE_MANIFEST | MEDIA_TYPE_DOCKER_MANIFEST)
 }
 
-#[cfg(test)]
 /// Whether this is an image config, as opposed to the config of an artifact.
 pub(crate) fn is_config(media_type: &str) -> bool {
     matches!(media_type, MEDIA_TYPE_CONFIG | MEDIA_TYPE_DOCKER_CONFIG)

@@ -20,14 +20,14 @@ mod validate;
 
 pub use crate::store::oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Extra, Index, MEDIA_TYPE_DOCKER_LIST,
-    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Manifest, Platform,
+    MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_EMPTY, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Manifest, Platform,
 };
 pub use config::{Config, Healthcheck, HistoryEntry, ImageConfig, RootFs};
 pub use document::{CONFIG_LIMIT, MANIFEST_LIMIT, ParseError};
 pub use media_type::{Family, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG};
 pub use platform::{NoMatchingPlatform, ParsePlatformError};
 
-pub(crate) use media_type::{is_index, is_manifest, layer_compression, layer_media_type};
+pub(crate) use media_type::{is_config, is_index, is_manifest, layer_compression, layer_media_type};
 pub(crate) use source::{ImageSource, Section, SourceError, import_docker_archive};
 pub(crate) use timestamp::rfc3339;
 #[cfg(test)]

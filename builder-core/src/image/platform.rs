@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::media_type::is_config;
 use super::{Descriptor, Index, Platform};
 
 /// A text is no platform.
@@ -76,6 +77,7 @@ impl Platform {
             os_version: None,
             os_features: Vec::new(),
             variant: Some(variant.to_owned()).filter(|variant| !variant.is_empty()),
+            features: Vec::new(),
         }
     }
 
@@ -90,6 +92,7 @@ impl Platform {
         Self {
             os_version: self.os_version.clone(),
             os_features: self.os_features.clone(),
+            features: self.features.clone(),
             ..Self::new(&self.os, &self.architecture, self.variant.as_deref())
         }
     }
@@ -180,12 +183,19 @@ impl Descriptor {
     }
 }
 
+impl Descriptor {
+    /// Whether this entry of an index is an artifact of another kind, not an image.
+    pub fn is_artifact(&self) -> bool {
+        self.artifact_type.as_deref().is_some_and(|kind| !is_config(kind))
+    }
+}
+
 impl Index {
     /// The entry that suits `wanted` best, the first of equals.
     ///
     /// An index with a single image that names no platform gives that one; its config says what it is.
     pub fn choose(&self, wanted: &Platform) -> Result<&Descriptor, NoMatchingPlatform> {
-        let images = || self.manifests.iter().filter(|entry| !entry.is_attestation());
+        let images = || self.manifests.iter().filter(|entry| !entry.is_attestation() && !entry.is_artifact());
         let ranked = images().filter_map(|entry| Some((wanted.rank(entry.platform.as_ref()?)?, entry)));
         if let Some((_, entry)) = ranked.min_by_key(|(rank, _)| *rank) {
             return Ok(entry);

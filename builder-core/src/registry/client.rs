@@ -167,7 +167,8 @@ fn asked_by(reference: &Reference) -> AskedBy {
     if reference.digest().is_some() { AskedBy::Digest } else { AskedBy::Tag }
 }
 
-fn manifest_path(reference: &Reference) -> String {
+/// Path of the manifest that `reference` names, by its digest if it has one.
+pub(super) fn manifest_path(reference: &Reference) -> String {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => format!("manifests/{digest}"),
         (None, tag) => format!("manifests/{}", tag.unwrap_or("latest")),

@@ -17,6 +17,7 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// A manifest or an index, checked against the digest it was asked by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,11 @@ pub(super) fn check(
 /// nothing here.
 pub(super) fn said_digest(headers: &HeaderMap) -> Option<&str> {
     headers.get(DOCKER_CONTENT_DIGEST)?.to_str().ok().filter(|said| said.starts_with("sha256:"))
+}
+
+/// Returns the subject for which the registry says that it lists the manifest it was given.
+pub(super) fn said_subject(headers: &HeaderMap) -> Option<Digest> {
+    headers.get(OCI_SUBJECT)?.to_str().ok()?.parse().ok()
 }
 
 /// Decides what the bytes are. Header and body must agree, and a body that could be read as both an index and a manifest

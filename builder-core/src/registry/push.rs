@@ -14,13 +14,13 @@ use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::client::{Client, blob_subject};
+use super::client::{Client, blob_subject, manifest_path};
 use super::endpoint::Endpoint;
 use super::error::{Error, printable};
 use super::exchange::{Call, Session, Target};
-use super::manifest::{MAX_MANIFEST, said_digest};
+use super::manifest::{MAX_MANIFEST, ResolvedManifest, accept, check, said_digest, said_subject};
 use super::reference::Reference;
-use super::transport::Payload;
+use super::transport::{Payload, read_body};
 use crate::digest::Digest;
 
 /// Blobs up to this size, in bytes, go out in one PUT: sending them again costs less than asking how far they came.
@@ -44,6 +44,9 @@ pub(crate) struct Upload<'a> {
     pub(crate) digest: Digest,
     /// Its size in bytes.
     pub(crate) size: u64,
+    /// Sees to it that the bytes are there when they are opened; called when the registry neither has them nor knows where
+    /// they are, before a clock runs.
+    pub(crate) bring: &'a (dyn Fn() -> io::Result<()> + Sync),
     /// Opens its bytes from an offset on; called again for each try.
     pub(crate) open: &'a (dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync),
     /// A repository of the same registry that has it.
@@ -54,6 +57,16 @@ impl fmt::Debug for Upload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upload").field("digest", &self.digest).field("size", &self.size).finish_non_exhaustive()
     }
+}
+
+/// A manifest that the registry has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Put {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// The manifest for which the registry lists this one as a referrer. A registry that knows nothing of subjects says
+    /// nothing, and leaves the list to the client (distribution-spec, "Pushing Manifests with Subject").
+    pub(crate) listed_for: Option<Digest>,
 }
 
 /// How a blob came to be at the registry.
@@ -88,7 +101,7 @@ impl Client {
     }
 
     /// Puts a manifest or an index under the tag of `reference`, or, without a tag, under its digest alone.
-    pub(crate) fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+    pub(crate) fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Put, Error> {
         let digest = Digest::of(bytes);
         let subject = format!("manifest of {reference}");
         if bytes.len() as u64 > MAX_MANIFEST {
@@ -111,8 +124,23 @@ impl Client {
             Some(said) if said != digest.to_string() => {
                 Err(Error::DigestMismatch { subject, expected: digest, found: printable(said) })
             }
-            _ => Ok(digest),
+            _ => Ok(Put { digest, listed_for: said_subject(response.headers()) }),
         }
+    }
+
+    /// Fetches what the registry itself, not a mirror of it, has under the tag of `reference`, for who wants to change it.
+    pub(crate) fn manifest_to_change(&self, reference: &Reference) -> Result<ResolvedManifest, Error> {
+        let subject = format!("manifest of {reference}");
+        let endpoint = self.session.home(reference)?;
+        let path = manifest_path(reference);
+        let mut call = Call::write(&endpoint, Method::GET, Target::Path(&path), &subject);
+        call.headers = accept();
+        self.session.retrying(|| {
+            let response = self.session.send(&call)?;
+            let headers = response.headers().clone();
+            let bytes = read_body(response, MAX_MANIFEST, &subject)?;
+            check(&subject, reference.digest(), &headers, bytes)
+        })
     }
 }
 
@@ -146,9 +174,17 @@ impl Push<'_> {
         if self.exists()? {
             return Ok(Uploaded::Existed);
         }
+        // What is still elsewhere comes before the clock of an upload runs, or that of a request.
+        let come = || (self.upload.bring)().map_err(|source| self.unreadable(source));
+        if self.upload.mount_from.is_none() {
+            come()?;
+        }
         match self.start(self.upload.mount_from, u64::MAX)? {
             Start::Mounted => Ok(Uploaded::Mounted),
-            Start::Begun(begun) => self.send_all(begun).map(|()| Uploaded::Sent),
+            Start::Begun(begun) => {
+                come()?;
+                self.send_all(begun).map(|()| Uploaded::Sent)
+            }
         }
     }
 
@@ -281,12 +317,15 @@ impl Push<'_> {
             return Ok(bytes);
         }
         let read = (self.upload.open)(offset).and_then(|reader| reader.take(length).read_to_end(&mut bytes));
-        let failed = |source| Error::Source { subject: self.subject.to_owned(), source };
         match read {
             Ok(_) if bytes.len() as u64 == length => Ok(bytes),
-            Ok(_) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
-            Err(source) => Err(failed(source)),
+            Ok(_) => Err(self.unreadable(io::ErrorKind::UnexpectedEof.into())),
+            Err(source) => Err(self.unreadable(source)),
         }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::Source { subject: self.subject.to_owned(), source }
     }
 
     /// Asks how far the upload came; begins another one when it is gone, and returns `None` when it turns out to be done.

@@ -35,6 +35,18 @@ pub enum ImagePlace {
     },
 }
 
+/// For which platforms an image is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PullPlatforms {
+    /// For this machine's.
+    #[default]
+    Host,
+    /// For these, `os/arch[/variant]`.
+    These(Vec<String>),
+    /// For all that there are, with what is attested about them.
+    All,
+}
+
 /// What to do with an index whose name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfIndexExists {
@@ -70,8 +82,41 @@ pub struct EntryChange {
     pub os_version: Option<String>,
     /// Features that the operating system must have.
     pub os_features: Vec<String>,
+    /// Features that the CPU must have.
+    pub features: Vec<String>,
     /// Further annotations.
     pub annotations: Vec<(String, String)>,
+}
+
+/// Files that become an artifact: a manifest with a layer for each of them (image-spec `manifest.md`, "Guidelines for
+/// Artifact Usage").
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Artifact {
+    /// The files, in their order.
+    pub files: Vec<PathBuf>,
+    /// What kind of artifact it is; `application/vnd.unknown.artifact.v1` by default.
+    pub artifact_type: Option<String>,
+    /// File and media type of its config; it has none by default.
+    pub config: Option<(PathBuf, String)>,
+    /// Media type of the files; by the extension of each by default.
+    pub layer_type: Option<String>,
+    /// What names the files in the manifest.
+    pub titles: ArtifactTitles,
+    /// What the artifact is about: an image of the store, of a layout or of a registry, or by its digest a manifest that
+    /// the index names.
+    pub subject: Option<ImagePlace>,
+    /// Annotations of its manifest.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// Whether the files of an artifact have titles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArtifactTitles {
+    /// The name of the file, without its directories, as annotation `org.opencontainers.image.title`.
+    #[default]
+    FileNames,
+    /// None.
+    None,
 }
 
 /// One change of an index in the store.
@@ -86,6 +131,19 @@ pub enum IndexChange {
         what: Added,
         /// What is said about it, besides what its config says.
         entry: EntryChange,
+    },
+    /// Makes an artifact of files and names it.
+    AddArtifact {
+        /// The files, and what the artifact says about itself.
+        artifact: Artifact,
+        /// What the index says about it. It has no platform by itself.
+        entry: EntryChange,
+    },
+    /// Says what the index is about: an image of the store, of a layout or of a registry, or by its digest a manifest
+    /// that the index names.
+    SetSubject {
+        /// Where that is; nothing of it is fetched.
+        subject: ImagePlace,
     },
     /// Says something else about an image that the index names.
     Annotate {

@@ -116,7 +116,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// Flushes every blob that this store has written or found not yet flushed to the disk.
+    /// Flushes every blob that this store has written or found not yet flushed to the disk, and notes of those elsewhere.
     ///
     /// Called once at the end of a build and by [`Store::tag_image`]. Nothing is lost without it when a process dies;
     /// it is for a machine that goes down.
@@ -131,7 +131,7 @@ impl Store {
         if !pending.is_empty() {
             sync_dir(&self.blobs_dir())?;
         }
-        Ok(())
+        self.sync_notes()
     }
 
     /// Flushes one blob and marks it.

@@ -54,6 +54,14 @@ pub(crate) enum Error {
         /// Why not.
         source: super::Cause,
     },
+    /// A blob that only registries have, and none may be asked.
+    #[error("layer {digest} was not fetched yet from {}, and no registry may be asked", repositories.join(", "))]
+    NotFetched {
+        /// The blob.
+        digest: Digest,
+        /// Who has it.
+        repositories: Vec<String>,
+    },
     /// A blob whose bytes are not what its name says.
     #[error("blob is {found}, expected {expected}")]
     DigestMismatch {

@@ -63,6 +63,7 @@ pub(crate) struct PruneReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     Blob,
+    Elsewhere,
     Tree,
     Unpacked,
     Record,
@@ -138,7 +139,7 @@ impl Store {
             Sort::Unpacked => &mut report.unpacked,
             Sort::Record => &mut report.records,
             Sort::Mount => &mut report.mounts,
-            Sort::StatCache | Sort::Build => return Some(trash),
+            Sort::Elsewhere | Sort::StatCache | Sort::Build => return Some(trash),
         } += 1;
         Some(trash)
     }

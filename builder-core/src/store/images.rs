@@ -51,7 +51,7 @@ impl Store {
         Ok(self.images()?.into_iter().find(|image| image.name == name).map(|image| image.descriptor))
     }
 
-    /// Gives `name` to a manifest or index whose blobs are all in the store, taking it from any other image. On
+    /// Gives `name` to a manifest or index whose blobs are all in the store or noted to be elsewhere, taking it from any other image. On
     /// return the image survives a crash of the machine.
     pub(crate) fn tag_image(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
         if name.is_empty() || name.chars().any(char::is_control) {

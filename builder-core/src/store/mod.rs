@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! oci-layout  index.json  blobs/sha256/<hex>   an OCI image layout: every image by its full name
+//! elsewhere/<hex>                              where a blob is that an image names and nobody has read yet
 //! trees/<hex of diff-id>                       table of contents of each known layer
 //! unpacked/<key>/  unpacked/<key>.lock         a layer unpacked as overlay lowerdir; its lock, which also carries
 //!                                              the time of last use and the boot in which it was unpacked
@@ -24,6 +25,7 @@
 
 mod blob;
 mod builds;
+mod elsewhere;
 mod error;
 mod gc;
 mod images;
@@ -41,6 +43,7 @@ mod usage;
 mod tests;
 
 pub(crate) use blob::RawBlobWriter;
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use error::{Error, Result};
 pub(crate) use gc::{PruneOptions, PruneScope};
 pub(crate) use images::StoredImage;
@@ -64,8 +67,19 @@ use session::{Pin, Session};
 
 /// Content of the file that makes a directory an OCI layout.
 pub(crate) const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const DIRECTORIES: [&str; 10] =
-    ["blobs", "blobs/sha256", "trees", "unpacked", "records", "builds", "mounts", "stat-cache", "locks", "tmp"];
+const DIRECTORIES: [&str; 11] = [
+    "blobs",
+    "blobs/sha256",
+    "elsewhere",
+    "trees",
+    "unpacked",
+    "records",
+    "builds",
+    "mounts",
+    "stat-cache",
+    "locks",
+    "tmp",
+];
 
 /// An open state directory. Cheap to clone; the session ends with the last clone.
 #[derive(Debug, Clone)]
@@ -79,6 +93,7 @@ struct Inner {
     /// Trees that someone holds anyway.
     trees: Mutex<HashMap<DiffId, Weak<LayerTree>>>,
     promises: promise::Promises,
+    notes: elsewhere::Notes,
 }
 
 impl Store {
@@ -100,6 +115,7 @@ impl Store {
             unsynced: Mutex::default(),
             trees: Mutex::default(),
             promises: promise::Promises::default(),
+            notes: elsewhere::Notes::default(),
         }));
         store.ensure_index()?;
         store.recover()?;
@@ -114,6 +130,10 @@ impl Store {
 
     fn promises(&self) -> &promise::Promises {
         &self.0.promises
+    }
+
+    fn notes(&self) -> &elsewhere::Notes {
+        &self.0.notes
     }
 
     fn session(&self) -> &Arc<Session> {

@@ -85,6 +85,9 @@ pub struct Platform {
     /// Variant of the CPU: `v7`.
     #[serde(default, deserialize_with = "none_if_empty", skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// Features that the CPU must have. Docker's manifest lists have them, the image-spec keeps the name reserved.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// An image of one platform: its config and layers.
@@ -171,6 +174,9 @@ impl Default for Index {
     }
 }
 
+/// Media type of what stands where a manifest must name something and there is nothing: `{}` (image-spec `manifest.md`,
+/// "Guidance for an Empty Descriptor").
+pub const MEDIA_TYPE_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Media type of an OCI image index.
 pub const MEDIA_TYPE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of an OCI image manifest.

@@ -1,6 +1,7 @@
 //! What the store lacks but knows how to get: blobs and trees of layers that another place has.
 //!
-//! A promise lives as long as the open store and is never written down. [`Store::open_blob`] keeps it when somebody wants
+//! A promise lives as long as the open store and is never written down; what is to be kept in later processes is noted
+//! as well ([`super::elsewhere`]). [`Store::open_blob`] keeps it when somebody wants
 //! the bytes, so whoever reads a layer need not know whether it is there; [`Store::blob_size`] and [`Store::record`] speak
 //! of what is there alone. A promised tree stands in for the one that reading the layer gives until the blob comes; then
 //! whoever brings it holds the two against each other.
@@ -74,9 +75,10 @@ impl Store {
         lock(&self.promises().trees).entry(id).or_insert_with(promise);
     }
 
-    /// Whether the blob is promised, be it there or not.
-    pub(crate) fn is_promised(&self, digest: &Digest) -> bool {
-        lock(&self.promises().blobs).contains_key(digest)
+    /// Whether the blob is promised or noted to be elsewhere, be it there or not.
+    pub(crate) fn is_promised(&self, digest: &Digest) -> Result<bool> {
+        let is_promised = lock(&self.promises().blobs).contains_key(digest);
+        Ok(is_promised || !self.elsewhere(digest)?.is_empty())
     }
 
     /// Which variant of its layer a promised blob is.
@@ -84,10 +86,12 @@ impl Store {
         lock(&self.promises().blobs).get(digest)?.variant
     }
 
-    /// Makes sure that a promised blob is there. Returns whether it is.
+    /// Makes sure that a blob is there that is promised or noted to be elsewhere. Returns whether it is.
     pub(crate) fn bring_blob(&self, digest: &Digest, tell: Tell<'_>) -> Result<bool> {
         let promise = lock(&self.promises().blobs).get(digest).cloned();
-        let Some(promise) = promise else { return self.has_blob(digest) };
+        let Some(promise) = promise else {
+            return Ok(self.has_blob(digest)? || (self.bring_from_elsewhere(digest, tell)? && self.has_blob(digest)?));
+        };
         let _busy = lock(&promise.busy);
         if self.has_blob(digest)? {
             return Ok(true);

@@ -27,7 +27,7 @@ pub(crate) struct DiskUsage {
     pub(crate) mounts: u64,
     /// Work in progress.
     pub(crate) tmp: u64,
-    /// Locks, `index.json` and the directory itself.
+    /// Locks, `index.json`, notes of what is elsewhere, and the directory itself.
     pub(crate) other: u64,
     /// Directories that could not be looked into, so that all this is a lower bound.
     pub(crate) unreadable: u64,

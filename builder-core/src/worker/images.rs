@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::blobs::noted_origins;
 use crate::digest::Digest;
 pub(crate) use error::ImageError;
 
@@ -70,12 +71,25 @@ impl Images {
         Self { store, client, contexts, policy, found, promised, answers, named }
     }
 
-    /// For each layer of the images that were resolved, the repositories that have it.
+    /// For each layer of the images that were found in registries, the repositories that said that they have it.
+    pub(crate) fn promised_by(&self) -> HashMap<Digest, Vec<Reference>> {
+        let mut repositories: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        for found in self.found().values() {
+            let Place::Registry(reference) = &found.place else { continue };
+            for layer in &found.manifest.layers {
+                repositories.entry(layer.digest).or_default().push(reference.clone());
+            }
+        }
+        repositories
+    }
+
+    /// For each layer of the images that were resolved, the repositories that have it or may have it.
     pub(crate) fn origins(&self) -> HashMap<Digest, Vec<Reference>> {
         let mut origins: HashMap<Digest, Vec<Reference>> = HashMap::new();
         for found in self.found().values() {
             for layer in &found.manifest.layers {
-                origins.entry(layer.digest).or_default().extend(found.origin.clone());
+                let noted = noted_origins(&self.store, &layer.digest).into_iter();
+                origins.entry(layer.digest).or_default().extend(noted.chain(found.origin.clone()));
             }
         }
         origins

@@ -11,7 +11,9 @@ use crate::store::{Cause, Store, Tell};
 pub(crate) enum MirrorLayers {
     /// They are fetched.
     Fetched,
-    /// They come when somebody reads them.
+    /// They come when somebody reads them, as long as the store is open.
+    Promised,
+    /// The store notes where they are, so that they come also when it is opened again.
     Noted,
 }
 
@@ -63,8 +65,17 @@ impl Images {
             // What has addresses of its own is fetched from there by whoever uses it.
             let mut blobs: Vec<Descriptor> =
                 manifest.layers.into_iter().filter(|layer| layer.urls.is_empty()).collect();
-            if layers == MirrorLayers::Noted {
-                std::mem::take(&mut blobs).into_iter().for_each(|layer| self.promise_layer(reference, layer));
+            match layers {
+                MirrorLayers::Fetched => {}
+                MirrorLayers::Promised => {
+                    std::mem::take(&mut blobs).into_iter().for_each(|layer| self.promise_layer(reference, layer));
+                }
+                MirrorLayers::Noted => {
+                    for layer in std::mem::take(&mut blobs) {
+                        let noted = self.store.note_elsewhere(&layer.digest, layer.size, &[reference.name()]);
+                        noted.map_err(|source| ImageError::Store { name: name.clone(), source })?;
+                    }
+                }
             }
             blobs.push(manifest.config);
             self.fetch_all(&name, &Place::Registry(reference.clone()), &blobs, &|_, _, _| {})?;

@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use blobs::{fetch_from_elsewhere, noted_origins};
 pub(crate) use context::{Context, ignore_rules, selects};
 pub(crate) use emulation::foreign;
 pub(crate) use emulators::Emulators;

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::blobs::noted_origins;
 use super::root::Root;
 use super::variant::{remember_level, variant_of};
 use super::{BuildWorker, CREATED, Inputs, MADE, StepOutput, dependencies, key};
 use crate::cache::{self, Broken, Entry, Found};
-use crate::digest::{CacheKey, DiffId};
+use crate::digest::{CacheKey, DiffId, Digest};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, StepId};
 use crate::layer::effective_level;
 use crate::plan::{Op, ResolvedImage, Step};
+use crate::registry::Reference;
 use crate::store::{LayerDescriptor, Record};
 
 /// Layers fetched at once.
@@ -105,9 +107,11 @@ impl BuildWorker<'_> {
     /// Those of `layers` that are promised and not there.
     pub(crate) fn absent(&self, layers: &[LayerDescriptor]) -> Result<Vec<LayerDescriptor>, Error> {
         let mut absent = Vec::new();
-        for layer in layers.iter().filter(|layer| self.store.is_promised(&layer.digest)) {
-            let there = self.store.has_blob(&layer.digest);
-            if !there.map_err(|error| Error::from_source(ErrorKind::Store, &error))? {
+        let is_absent = |digest: &Digest| Ok(!self.store.has_blob(digest)? && self.store.is_promised(digest)?);
+        for layer in layers {
+            if is_absent(&layer.digest)
+                .map_err(|error: crate::store::Error| Error::from_source(ErrorKind::Store, &error))?
+            {
                 absent.push(layer.clone());
             }
         }
@@ -160,8 +164,8 @@ impl BuildWorker<'_> {
     }
 
     fn is_unknown(&self, layer: &LayerDescriptor) -> Result<bool, crate::store::Error> {
-        Ok(self.store.is_promised(&layer.digest)
-            && !self.store.has_blob(&layer.digest)?
+        Ok(!self.store.has_blob(&layer.digest)?
+            && self.store.is_promised(&layer.digest)?
             && self.store.tree(&layer.diff_id)?.is_none()
             && self.store.promised_tree(&layer.diff_id, &layer.digest)?.is_none())
     }
@@ -205,6 +209,13 @@ impl BuildWorker<'_> {
     pub(crate) fn insist(&self) {
         self.options.shared.insist(self.store);
         self.done().clear();
+    }
+
+    /// Repositories from which a later process can fetch a layer that is not here.
+    pub(crate) fn repositories_of(&self, digest: &Digest) -> Vec<Reference> {
+        let noted = noted_origins(self.store, digest);
+        let promised = self.options.shared.origins_of(digest, &self.images.promised_by());
+        noted.into_iter().chain(promised).collect()
     }
 
     /// Those of `layers` that nobody has.

@@ -135,6 +135,7 @@ struct State {
     uses: HashMap<String, usize>,
     page: usize,
     connections: usize,
+    lists_referrers: bool,
 }
 
 impl State {
@@ -267,6 +268,16 @@ impl Registry {
     pub(crate) fn set_token_for(&self, who: TokenFor, expires_in: Option<u64>) {
         let mut state = self.state();
         (state.token_for, state.expires_in) = (who, expires_in);
+    }
+
+    /// Lets it list what is about a manifest by itself, as registries since distribution-spec 1.1 do.
+    pub(crate) fn list_referrers(&self) {
+        self.state().lists_referrers = true;
+    }
+
+    /// The bytes of a manifest.
+    pub(crate) fn manifest(&self, repository: &str, name: &str) -> Option<Vec<u8>> {
+        self.state().manifests.get(&(repository.to_owned(), name.to_owned())).map(|(_, bytes)| bytes.clone())
     }
 
     /// Sets how many tags come on a page.
@@ -653,7 +664,14 @@ fn put_manifest(state: &mut State, request: &Request, repository: &str, name: &s
     for name in [name, &digest] {
         state.manifests.insert((repository.to_owned(), name.to_owned()), (media_type.clone(), request.body.clone()));
     }
-    Response::new(201, "").header("docker-content-digest", digest)
+    let response = Response::new(201, "").header("docker-content-digest", digest);
+    let text = String::from_utf8_lossy(&request.body);
+    let subject =
+        text.split_once(r#""subject":{"#).and_then(|(_, rest)| rest.split('"').find(|s| s.starts_with("sha256:")));
+    match subject.filter(|_| state.lists_referrers) {
+        Some(subject) => response.header("oci-subject", subject),
+        None => response,
+    }
 }
 
 fn tags(state: &State, repository: &str, query: &str, address: SocketAddr) -> Response {

@@ -167,7 +167,8 @@ fn what_we_push_to_docker_registry_is_read_by_skopeo() {
         let open = |offset: u64| -> io::Result<Box<dyn io::Read + Send>> {
             Ok(Box::new(io::Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
         };
-        let upload = Upload { digest: Digest::of(blob), size: blob.len() as u64, open: &open, mount_from };
+        let upload =
+            Upload { digest: Digest::of(blob), size: blob.len() as u64, bring: &|| Ok(()), open: &open, mount_from };
         client.push_blob(reference, upload).unwrap()
     };
     for blob in &blobs {
@@ -186,7 +187,7 @@ fn what_we_push_to_docker_registry_is_read_by_skopeo() {
         descriptor(server::OCI.layer, &blobs[1]),
         descriptor(server::OCI.layer, &blobs[2]),
     );
-    let digest = client.push_manifest(&reference, server::OCI.manifest, manifest.as_bytes()).unwrap();
+    let digest = client.push_manifest(&reference, server::OCI.manifest, manifest.as_bytes()).unwrap().digest;
     assert_eq!(client.resolve(&reference).unwrap().digest, digest);
     let layout = dir.path().join("copied");
     if skopeo(&[
@@ -215,7 +216,8 @@ fn many_blobs_share_one_connection_by_http2() {
     let open = |offset: u64| -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(io::Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
     };
-    let upload = Upload { digest: Digest::of(&blob), size: blob.len() as u64, open: &open, mount_from: None };
+    let upload =
+        Upload { digest: Digest::of(&blob), size: blob.len() as u64, bring: &|| Ok(()), open: &open, mount_from: None };
     assert_eq!(client.push_blob(&reference, upload).unwrap(), Uploaded::Sent);
     // Readers that stand still, with more than a window of bytes each, must not stop the others.
     let mut waiting: Vec<_> =

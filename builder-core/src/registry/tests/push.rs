@@ -15,7 +15,8 @@ fn push(client: &Client, reference: &Reference, bytes: &[u8], mount_from: Option
     let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(Cursor::new(owned[usize::try_from(offset).unwrap()..].to_vec())))
     };
-    let upload = Upload { digest: Digest::of(bytes), size: bytes.len() as u64, open: &open, mount_from };
+    let upload =
+        Upload { digest: Digest::of(bytes), size: bytes.len() as u64, bring: &|| Ok(()), open: &open, mount_from };
     client.push_blob(reference, upload)
 }
 
@@ -43,10 +44,10 @@ fn blobs_and_manifests_arrive_with_the_fewest_requests() {
         assert!(fetch(&client, &reference, blob).is_ok_and(|found| found == *blob));
     }
     let manifest = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
-    let digest = client.push_manifest(&reference, OCI.manifest, manifest).unwrap();
+    let digest = client.push_manifest(&reference, OCI.manifest, manifest).unwrap().digest;
     let found = client.resolve(&reference).unwrap();
     assert_eq!((found.digest, found.media_type.as_str(), &found.bytes[..]), (digest, OCI.manifest, &manifest[..]));
-    assert_eq!(client.push_manifest(&reference.with_digest(digest), OCI.manifest, manifest).unwrap(), digest);
+    assert_eq!(client.push_manifest(&reference.with_digest(digest), OCI.manifest, manifest).unwrap().digest, digest);
     let other = reference.with_digest(Digest::of(b"other"));
     assert!(matches!(client.push_manifest(&other, OCI.manifest, manifest), Err(Error::DigestMismatch { .. })));
 }
@@ -161,11 +162,11 @@ fn lasting_faults_end_an_upload() {
     assert!(matches!(&error, Error::Protocol { problem, .. } if problem.contains("Location")), "{error:?}");
     // Bytes that are not those of the digest.
     let open = |_| -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(b"wrong".to_vec()))) };
-    let upload = Upload { digest: Digest::of(b"right"), size: 5, open: &open, mount_from: None };
+    let upload = Upload { digest: Digest::of(b"right"), size: 5, bring: &|| Ok(()), open: &open, mount_from: None };
     let error = client.push_blob(&reference, upload).unwrap_err();
     assert!(error.to_string().contains("DIGEST_INVALID"), "{error:?}");
     let open = |_| -> io::Result<Box<dyn Read + Send>> { Err(io::Error::from(io::ErrorKind::NotFound)) };
-    let upload = Upload { digest: Digest::of(b"right"), size: 5, open: &open, mount_from: None };
+    let upload = Upload { digest: Digest::of(b"right"), size: 5, bring: &|| Ok(()), open: &open, mount_from: None };
     assert!(matches!(client.push_blob(&reference, upload), Err(Error::Source { .. })));
 }
 

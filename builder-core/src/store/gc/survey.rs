@@ -105,6 +105,12 @@ impl Survey {
                 victims.push(Victim { sort: Sort::Blob, path });
             }
         }
+        for (name, path) in entries(&self.root.join("elsewhere")).unwrap_or_default() {
+            let reached = parse_hex(&name).is_some_and(|digest| self.references.blobs.contains_key(&digest));
+            if !reached && !self.pins.contains(&format!("blob {name}")) {
+                victims.push(Victim { sort: Sort::Elsewhere, path });
+            }
+        }
         for (name, path) in entries(&self.root.join("trees")).unwrap_or_default() {
             let reached = parse_hex(&name).is_some_and(|digest| self.references.trees.contains_key(&DiffId(digest)));
             if !reached && !self.pins.contains(&format!("tree {name}")) {
