@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::registry::{add_base, add_layers, count, server};
+use crate::registry::{Distribution, add_base, add_layers, count, server};
 use crate::support::{Env, Run, have};
 use server::{OCI, Registry, sha256};
 
@@ -250,4 +250,37 @@ fn an_image_is_pulled_for_several_platforms_or_for_all() {
     assert_eq!(env.run(&["copy", &format!("store:{name}"), "oci:out:1", "--state-dir", "third"]).ok(), all);
     env.run(&["pull", "--all-platforms", "--platform", "linux/arm64", &name]).fails(2);
     env.run(&["pull", "--platform", "nonsense/", &name]).fails(2);
+}
+
+#[test]
+fn a_real_registry_takes_the_base_over() {
+    const TEST: &str = "a_real_registry_takes_the_base_over";
+    if !have(TEST, &["docker-registry", "skopeo"]) {
+        return;
+    }
+    let env = Env::new();
+    let registry = Distribution::start(env.dir.path());
+    let repository = format!("{}/team", registry.host);
+    env.run(&["login", &registry.host, "-u", "me", "-p", "sesame"]).ok();
+    env.import_busybox();
+    env.run(&["push", "busybox", &format!("{repository}/base:1")]).ok();
+    // Another machine.
+    env.file("Dockerfile", format!("FROM {repository}/base:1\nLABEL a=b\n"));
+    let (name, state) = (format!("{repository}/app:1"), env.path("other"));
+    let run = |args: &[&str]| env.run(&[args, &["--state-dir", state.to_str().unwrap()]].concat()).ok();
+    let digest = run(&["build", "-q", "-t", &name, "--push", "context"]);
+    let count = || std::fs::read_dir(state.join("blobs/sha256")).unwrap().count();
+    assert_eq!(count(), 4, "manifest and config of the base, and of the image");
+    let args =
+        ["copy", "--src-creds", "me:sesame", "--src-tls-verify=false", &format!("docker://{name}"), "oci:theirs:1"];
+    Run::of(&Command::new("skopeo").args(args).current_dir(env.dir.path()).output().unwrap()).ok();
+    assert_eq!(run(&["copy", &format!("store:{name}"), "oci:ours:1"]), digest);
+    assert_eq!(count(), 5, "the layer has come");
+    let blobs = |dir: &str| {
+        let entries = std::fs::read_dir(env.path(dir).join("blobs/sha256")).unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(blobs("theirs"), blobs("ours"));
 }
