@@ -56,8 +56,8 @@ pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
     Added, Annotation, AnnotationPlace, BuildOutcome, BuildRequest, CacheMode, CachePlace, CacheSource, CacheTarget,
     Compression, CompressionKind, ContextSource, Destination, DockerfileInContext, DockerfileSource, Entitlement,
-    EntryChange, IfIndexExists, ImageForm, ImagePlace, ImageSummary, IndexChange, MediaTypes, Output, PlatformSplit,
-    PullPolicy, Secret, StepNetwork,
+    EntryChange, IfIndexExists, ImageForm, ImagePart, ImagePlace, ImageSummary, IndexChange, MediaTypes, Output,
+    PlatformSplit, PullPolicy, Secret, StepNetwork,
 };
 pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 

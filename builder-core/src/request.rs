@@ -16,7 +16,7 @@ pub use annotation::{Annotation, AnnotationPlace};
 pub use cache::{CacheMode, CachePlace, CacheSource, CacheTarget};
 pub use compression::{Compression, CompressionKind};
 pub use output::{Destination, ImageForm, MediaTypes, Output, PlatformSplit};
-pub use place::{Added, EntryChange, IfIndexExists, ImagePlace, IndexChange};
+pub use place::{Added, EntryChange, IfIndexExists, ImagePart, ImagePlace, IndexChange};
 
 use crate::Digest;
 use crate::event::base64_bytes;
