@@ -272,6 +272,22 @@ pub(crate) struct InspectArgs {
     /// Name or digest of an image
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+
+    /// The manifest or index alone, byte for byte
+    #[arg(long, group = "part")]
+    pub(crate) raw: bool,
+
+    /// The config alone, byte for byte
+    #[arg(long, group = "part")]
+    pub(crate) config: bool,
+
+    /// The layers alone, lowest first
+    #[arg(long, group = "part")]
+    pub(crate) layers: bool,
+
+    /// Of an image of several platforms, which [default: this machine's; --raw shows the index]
+    #[arg(long, value_name = "PLATFORM", requires = "part")]
+    pub(crate) platform: Option<String>,
 }
 
 #[derive(Debug, Parser)]

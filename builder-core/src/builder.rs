@@ -16,7 +16,7 @@ use crate::engine::{self, Answer, Heard, HostFacts, News, Task, TaskKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::registry::{ClientConfig, Credential};
-use crate::request::{BuildOutcome, BuildRequest, ImageSummary, Output};
+use crate::request::{BuildOutcome, BuildRequest, ImagePart, ImageSummary, Output};
 use crate::rootless::{self, BuildProcess, CancelHandle, HostReport, LaunchConfig, Program, Stdout};
 use crate::shelf;
 use crate::store::{Store, WorkDir};
@@ -256,6 +256,15 @@ impl Builder {
     /// [`ErrorKind::Request`] when there is none, [`ErrorKind::Store`] else.
     pub fn inspect(&self, name: &str) -> Result<serde_json::Value> {
         shelf::inspect(&self.store()?, name)
+    }
+
+    /// One part of an image, by name or digest. Of an image of several platforms that of `platform`, else of this
+    /// machine's; [`ImagePart::Raw`] is the index itself unless a platform is asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when there is none, [`ErrorKind::Store`] else.
+    pub fn inspect_part(&self, name: &str, part: ImagePart, platform: Option<&str>) -> Result<Vec<u8>> {
+        shelf::document(&self.store()?, name, part, platform)
     }
 
     /// Gives an image of the store a further name, which is returned in full.

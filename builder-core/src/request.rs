@@ -16,7 +16,9 @@ pub use annotation::{Annotation, AnnotationPlace};
 pub use cache::{CacheMode, CachePlace, CacheSource, CacheTarget};
 pub use compression::{Compression, CompressionKind};
 pub use output::{Destination, ImageForm, MediaTypes, Output, PlatformSplit};
-pub use place::{Added, Artifact, ArtifactTitles, EntryChange, IfIndexExists, ImagePlace, IndexChange, PullPlatforms};
+pub use place::{
+    Added, Artifact, ArtifactTitles, EntryChange, IfIndexExists, ImagePart, ImagePlace, IndexChange, PullPlatforms,
+};
 
 use crate::Digest;
 use crate::event::base64_bytes;

@@ -1,11 +1,15 @@
 //! The images of the store as a user sees them: listed, shown, imported, forgotten. Needs no build process: only files
 //! that belong to the caller are touched.
 
+mod document;
+
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
+
+pub(crate) use document::document;
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,6 +1,8 @@
 //! `builder images`, `inspect`, `rmi`, `prune` and `du`
 
-use builder_core::{Builder, PruneExtent};
+use std::io::Write as _;
+
+use builder_core::{Builder, ImagePart, PruneExtent};
 use serde_json::json;
 
 use super::{bytes, print};
@@ -28,8 +30,18 @@ pub(crate) fn images(builder: &Builder, args: &ImagesArgs) -> Result<(), Failure
 
 /// Shows one image.
 pub(crate) fn inspect(builder: &Builder, args: &InspectArgs) -> Result<(), Failure> {
-    let value = builder.inspect(&args.name)?;
-    print(&format!("{value:#}"))
+    let part = match (args.raw, args.config, args.layers) {
+        (true, ..) => ImagePart::Raw,
+        (_, true, _) => ImagePart::Config,
+        (_, _, true) => ImagePart::Layers,
+        _ => return print(&format!("{:#}", builder.inspect(&args.name)?)),
+    };
+    let bytes = builder.inspect_part(&args.name, part, args.platform.as_deref())?;
+    match std::io::stdout().lock().write_all(&bytes) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Failure::output(format!("write to standard output: {source}"))),
+    }
 }
 
 /// Removes names.

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::image::sha256;
 use crate::support::Env;
 
 #[test]
@@ -42,6 +43,41 @@ fn the_store_lists_shows_and_forgets_images() {
     env.run(&["prune", "--all"]).ok();
     let blobs = fs::read_dir(env.state().join("blobs/sha256")).unwrap().count();
     assert_eq!(blobs, 0, "nothing is left when nothing is named");
+}
+
+#[test]
+fn each_part_of_an_image_is_shown_as_it_is() {
+    let env = Env::new();
+    env.file("Dockerfile", "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY Dockerfile /\n");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let digest = env.run(&[&["build", "-q", "-t", "app"], &platforms[..], &["context"]].concat()).ok();
+    // Without the line feed that other commands end with.
+    let show = |args: &[&str]| {
+        let run = env.run(&[&["inspect", "app"], args].concat());
+        run.ok();
+        (sha256(run.stdout.as_bytes()), serde_json::from_str::<Value>(&run.stdout).unwrap())
+    };
+    let (found, index) = show(&["--raw"]);
+    assert_eq!(found, digest);
+    for (number, arch) in ["amd64", "arm64"].into_iter().enumerate() {
+        let platform = format!("linux/{arch}");
+        let (found, manifest) = show(&["--raw", "--platform", &platform]);
+        assert_eq!(found, index["manifests"][number]["digest"]);
+        let (found, config) = show(&["--config", "--platform", &platform]);
+        assert_eq!(found, manifest["config"]["digest"]);
+        assert_eq!(config["config"]["Labels"]["arch"], arch);
+        let (_, layers) = show(&["--layers", "--platform", &platform]);
+        assert_eq!(layers.as_array().unwrap().len(), 1);
+        for key in ["mediaType", "digest", "size"] {
+            assert_eq!(layers[0][key], manifest["layers"][0][key]);
+        }
+        assert_eq!(layers[0]["diffID"], config["rootfs"]["diff_ids"][0]);
+    }
+    let here = env.run(&["inspect", "app", "--config"]).ok();
+    assert!(here.contains(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }), "{here}");
+    env.run(&["inspect", "app", "--config", "--platform", "linux/s390x"]).fails(2);
+    env.run(&["inspect", "app", "--config", "--raw"]).fails(2);
+    env.run(&["inspect", "app", "--platform", "linux/amd64"]).fails(2);
 }
 
 #[test]

@@ -163,3 +163,14 @@ pub enum IndexChange {
         digest: Digest,
     },
 }
+
+/// A part of an image that can be looked at by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePart {
+    /// The manifest or index, byte for byte.
+    Raw,
+    /// The config, byte for byte.
+    Config,
+    /// The layers, lowest first: a JSON array with `mediaType`, `digest`, `size` and `diffID` of each.
+    Layers,
+}
