@@ -37,6 +37,7 @@ mod server;
 mod shared_cache;
 mod ssh;
 mod support;
+mod token;
 mod torture;
 mod transport;
 

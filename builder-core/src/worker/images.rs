@@ -7,13 +7,12 @@ mod error;
 mod promise;
 
 use std::collections::HashMap;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::digest::Digest;
 pub(crate) use error::ImageError;
 
+use crate::digest::Digest;
 use crate::image::{
     self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, NoMatchingPlatform,
     Platform,
