@@ -190,7 +190,7 @@ fn owners_that_do_not_exist_here_stay_what_they_are() {
     env.run(&["build", "--output", "type=oci,tar=false,dest=out", "context"]).ok();
     let image = crate::image::Image::open(&env.path("out"), None);
     let files = image.flatten();
-    let owner = |path: &str| files.get(path).map(|file| (u64::from(file.uid), u64::from(file.gid), file.mode & 0o777));
+    let owner = |path: &str| files.get(path).map(|file| (file.uid, file.gid, file.mode & 0o777));
     assert_eq!(owner("far"), Some((FAR, 7, 0o600)), "changed by a command, and still its owner's");
     assert_eq!(owner("group"), Some((5, FAR, 0o640)));
     assert_eq!(owner("copy"), Some((5, FAR, 0o640)), "a copy from a stage keeps owners");
