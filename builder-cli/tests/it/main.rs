@@ -43,6 +43,7 @@ mod shared_cache;
 mod squash;
 mod ssh;
 mod support;
+mod token;
 mod torture;
 mod transport;
 

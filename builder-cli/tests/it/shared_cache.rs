@@ -624,7 +624,7 @@ fn a_plan_says_what_a_shared_cache_has_and_fetches_no_layer() {
         // Tables of contents may come, layers must not: the store has none afterwards.
         let layers = fetched(&registry.take_log());
         let is_layer = |digest: &&String| get(&registry, &format!("{mode}/blobs/{digest}")).starts_with(&[0x1f, 0x8b]);
-        assert_eq!(layers.iter().filter(is_layer).collect::<Vec<_>>(), [&String::new(); 0], "{mode}");
+        assert!(!layers.iter().any(|digest| is_layer(&digest)), "{mode}: {layers:#?}");
         // A build does what was planned.
         let run = build(&other, &dockerfile, &[&from[..], &["--output", "type=cacheonly"]].concat());
         assert_eq!(words(&run), ["CACHED"; 6], "{:?}", run.steps());

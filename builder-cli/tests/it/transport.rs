@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,7 +18,8 @@ use crate::registry::server::{Auth, Registry, sha256};
 use crate::registry::{add_base, add_layers, count};
 use crate::support::{Env, Run, busybox_rootfs, busybox_rootfs_with};
 
-const CERTS: &str = "../builder-core/tests/support/certs";
+/// Certificates of an authority of the tests.
+pub(crate) const CERTS: &str = "../builder-core/tests/support/certs";
 
 /// A registry with a certificate of a private authority that lets in who has one of the same authority.
 fn closed_registry() -> Registry {
@@ -187,39 +190,62 @@ fn owners_that_do_not_exist_here_stay_what_they_are() {
     env.run(&["build", "--output", "type=oci,tar=false,dest=out", "context"]).ok();
     let image = crate::image::Image::open(&env.path("out"), None);
     let files = image.flatten();
-    let owner = |path: &str| files.get(path).map(|file| (u64::from(file.uid), u64::from(file.gid), file.mode & 0o777));
+    let owner = |path: &str| files.get(path).map(|file| (file.uid, file.gid, file.mode & 0o777));
     assert_eq!(owner("far"), Some((FAR, 7, 0o600)), "changed by a command, and still its owner's");
     assert_eq!(owner("group"), Some((5, FAR, 0o640)));
     assert_eq!(owner("copy"), Some((5, FAR, 0o640)), "a copy from a stage keeps owners");
 }
 
+/// Passes connections on to `target`; returns where. The first to bring as many bytes as `up` or `down` say is cut there,
+/// and the number then says so.
+pub(crate) fn forward(target: &str, up: Arc<AtomicUsize>, down: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    serve(listener, target.to_owned(), up, down);
+    address
+}
+
+fn serve(listener: TcpListener, target: String, up: Arc<AtomicUsize>, down: Arc<AtomicUsize>) {
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let far = TcpStream::connect(&target).unwrap();
+            pipe(near.try_clone().unwrap(), far.try_clone().unwrap(), up.clone());
+            pipe(far, near, down.clone());
+        }
+    });
+}
+
+fn pipe(mut from: TcpStream, mut to: TcpStream, limit: Arc<AtomicUsize>) {
+    std::thread::spawn(move || {
+        let (mut buffer, mut passed) = ([0; 1 << 14], 0);
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            passed += n;
+            if passed > limit.load(Ordering::SeqCst) {
+                limit.store(usize::MAX, Ordering::SeqCst);
+                for end in [&from, &to] {
+                    end.shutdown(Shutdown::Both).ok();
+                }
+                return;
+            }
+            if to.write_all(&buffer[..n]).is_err() {
+                return;
+            }
+        }
+        to.shutdown(Shutdown::Write).ok();
+    });
+}
+
 #[test]
 fn a_registry_has_an_address_of_any_kind() {
-    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
         return crate::support::skip("a_registry_has_an_address_of_any_kind", "this machine has no IPv6");
     };
     let env = Env::new();
     let registry = Registry::start();
     add_base(&registry, "base", "1");
-    let (port, target) = (listener.local_addr().unwrap().port(), registry.host());
-    std::thread::spawn(move || {
-        for near in listener.incoming().flatten() {
-            let far = std::net::TcpStream::connect(&target).unwrap();
-            let pipe = |mut from: std::net::TcpStream, mut to: std::net::TcpStream| {
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 1 << 16];
-                    while let Ok(n @ 1..) = from.read(&mut buffer) {
-                        if to.write_all(&buffer[..n]).is_err() {
-                            return;
-                        }
-                    }
-                    to.shutdown(std::net::Shutdown::Write).ok();
-                });
-            };
-            pipe(near.try_clone().unwrap(), far.try_clone().unwrap());
-            pipe(far, near);
-        }
-    });
+    let port = listener.local_addr().unwrap().port();
+    let uncut = || Arc::new(AtomicUsize::new(usize::MAX));
+    serve(listener, registry.host(), uncut(), uncut());
     let digest = env.run(&["pull", &format!("[::1]:{port}/base:1")]).ok();
     let port_of_v4 = registry.host().rsplit(':').next().unwrap().to_owned();
     for name in [format!("localhost:{port_of_v4}/base:1"), format!("{}/base@{digest}", registry.host())] {

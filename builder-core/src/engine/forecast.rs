@@ -57,7 +57,7 @@ pub(super) fn run(
     let found = Mutex::new(BTreeMap::new());
     let hear = |event| match event {
         Event::StepFound { step, from } => {
-            drop(found.lock().unwrap_or_else(PoisonError::into_inner).insert(step, from))
+            drop(found.lock().unwrap_or_else(PoisonError::into_inner).insert(step, from));
         }
         event => events(event),
     };

@@ -28,6 +28,8 @@ const MAX_ERROR_BODY: u64 = 64 << 10;
 /// A mirror is given up sooner than the registry itself.
 const MIRROR_ATTEMPTS: u32 = 2;
 
+/// Where a host answers, once that is known.
+type Base = Arc<Mutex<Option<Url>>>;
 type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 
 /// What all requests of a client share. Clones share everything but the observer.
@@ -42,7 +44,7 @@ struct Inner {
     transport: Arc<Transport>,
     auth: Authorizer,
     /// What each host that may speak http was found to speak; locked while that is found out.
-    bases: Mutex<HashMap<(String, Trust), Arc<Mutex<Option<Url>>>>>,
+    bases: Mutex<HashMap<(String, Trust), Base>>,
     /// Mirrors that could not be reached: not asked again.
     dead_mirrors: Mutex<HashSet<String>>,
 }

@@ -7,14 +7,13 @@ mod error;
 mod promise;
 
 use std::collections::HashMap;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::blobs::noted_origins;
-use crate::digest::Digest;
 pub(crate) use error::ImageError;
 
+use super::blobs::noted_origins;
+use crate::digest::Digest;
 use crate::image::{
     self, CONFIG_LIMIT, Descriptor, ImageConfig, ImageSource, Index, MANIFEST_LIMIT, Manifest, NoMatchingPlatform,
     Platform,
