@@ -90,3 +90,25 @@ fn one_by_one(annotations: &[Annotation], platforms: &Platforms) -> Result<(), E
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::image::ImageConfig;
+
+    #[test]
+    fn a_base_is_named_as_others_find_it() {
+        let digest = Digest::of(b"x");
+        for (name, want) in [
+            (format!("docker.io/library/busybox:latest@{digest}"), Some("docker.io/library/busybox:latest".to_owned())),
+            (format!("h:5000/a/b:1@{digest}"), Some("h:5000/a/b:1".to_owned())),
+            (format!("docker.io/library/busybox@{digest}"), Some(format!("docker.io/library/busybox@{digest}"))),
+            (format!("base (/some/folder)@{digest}"), None),
+        ] {
+            let found = of_base(&ResolvedImage { name: name.clone(), digest, config: ImageConfig::default() });
+            assert_eq!(found.get(BASE_NAME), want.as_ref(), "{name}");
+            assert_eq!(found[BASE_DIGEST], digest.to_string());
+        }
+    }
+}
