@@ -74,7 +74,7 @@ pub mod host {
     //! Where build processes run: how they are started, what this host allows, and what would allow more; memory for them.
     pub use crate::rootless::{
         Cause, Check, Diagnosis, Feature, HelperPrivilege, HostFacts, HostReport, IdMap, IdMapHelper, IdRange,
-        Isolation, LaunchConfig, Outcome, Program, Rung, Stdout, SubordinateRange, release_memory,
+        Isolation, LaunchConfig, Outcome, Program, Rest, Rung, Stdout, SubordinateRange,
     };
 }
 

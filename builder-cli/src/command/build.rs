@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use builder_core::host::Rest;
 use builder_core::{
     BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource, Event,
     ImageForm, Output, PullPolicy, SpooledContext,
@@ -28,10 +28,10 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
     }
     terminate::cancel_on_signal(builder.canceller())?;
     let mut progress = progress::new(args.progress, args.quiet);
-    let mut rest = Rest::default();
+    let rest = Rest::start();
     let result = builder.build(&request, &mut |event| {
         progress.event(event);
-        rest.now_and_then();
+        rest.soon();
     });
     progress.finish();
     let outcome = result?;
@@ -40,24 +40,6 @@ pub(crate) fn run(builder: &Builder, args: &BuildArgs) -> Result<(), Failure> {
         return Ok(());
     }
     print(&outcome.digest.to_string())
-}
-
-/// Leaves memory to the build, for which this process only waits from event to event.
-#[derive(Default)]
-struct Rest {
-    last: Option<Instant>,
-}
-
-impl Rest {
-    /// How long what was released may come back before it is released again.
-    const PERIOD: Duration = Duration::from_millis(100);
-
-    fn now_and_then(&mut self) {
-        if self.last.is_none_or(|last| last.elapsed() >= Self::PERIOD) {
-            builder_core::host::release_memory();
-            self.last = Some(Instant::now());
-        }
-    }
 }
 
 /// People add `--check` to the command line that they build with, as with buildx, so what it says about results is no mistake;

@@ -8,11 +8,23 @@ use std::fs;
 
 use crate::sys::memory;
 
-/// Gives back to the kernel what this process holds and does not use now: memory that was freed, and pages of programs and
-/// libraries, which come back from their files when they are used again. For a caller that only waits for a build. Safe at any
-/// time and from any thread; breakpoints that a debugger has set in this process are lost.
-pub fn release_memory() {
-    memory::release();
+/// Lets this process hold little memory while it waits for a build, to be told of every event: a moment after work the
+/// pages of its program and libraries go back to the kernel, and come again from their files when they are used. Ends when
+/// dropped. Breakpoints that a debugger has set in this process are lost.
+#[derive(Debug)]
+pub struct Rest(memory::Rest);
+
+impl Rest {
+    /// Gives back what is free now, and begins.
+    pub fn start() -> Self {
+        memory::release();
+        Self(memory::Rest::start())
+    }
+
+    /// There was work.
+    pub fn soon(&self) {
+        self.0.soon();
+    }
 }
 
 /// Processes of this process' memory cgroup that the kernel killed so far.

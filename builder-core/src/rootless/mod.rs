@@ -55,7 +55,7 @@ pub use diagnosis::{Cause, Diagnosis, Feature};
 pub use engine::{Engine, News};
 pub use facts::{HelperPrivilege, HostFacts, IdMapHelper};
 pub use id_map::{IdMap, IdRange, SubordinateRange};
-pub use memory::release_memory;
+pub use memory::Rest;
 pub use probe::{Check, HostReport, Outcome, probe};
 pub use process::{AnswerHandle, BuildProcess, CancelHandle};
 pub use tree::{Death, Ending};

@@ -8,6 +8,8 @@
 #![allow(unsafe_code, reason = "the allocator is tuned through its own calls, and pages are named by address")]
 
 use std::ffi::{c_int, c_void};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Makes the allocator return memory early; for a process that is this library's alone.
 pub(crate) fn return_early() {
@@ -28,9 +30,46 @@ pub(crate) fn release() {
     unsafe {
         libc::malloc_trim(0);
     }
+    release_program();
+}
+
+fn release_program() {
     // SAFETY: the callback has the type that is asked for, and needs no data.
     unsafe {
         libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut());
+    }
+}
+
+/// Lets the program's pages go whenever it rests: for a process that works a little now and then for a command that runs.
+/// Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Rest(Option<SyncSender<()>>);
+
+impl Rest {
+    /// How long work goes on before the pages are let go that it took.
+    const PERIOD: Duration = Duration::from_millis(50);
+
+    /// Begins with a rest. A process that cannot have another thread never rests.
+    pub(crate) fn start() -> Self {
+        let (sender, receiver) = sync_channel(1);
+        let rest = move || {
+            while receiver.recv().is_ok() {
+                std::thread::sleep(Self::PERIOD);
+                release_program();
+            }
+        };
+        let started = std::thread::Builder::new().name("rest".to_owned()).stack_size(64 << 10).spawn(rest);
+        let this = Self(started.is_ok().then_some(sender));
+        this.soon();
+        this
+    }
+
+    /// There was work; after it is time for a rest.
+    pub(crate) fn soon(&self) {
+        if let Some(sender) = &self.0 {
+            // Full: a rest is due already.
+            sender.try_send(()).ok();
+        }
     }
 }
 
@@ -109,6 +148,8 @@ mod tests {
             release();
             let after = resident_of_files();
             assert!(after < before, "{before} KiB before, {after} KiB after");
+            let rest = Rest::start();
+            rest.soon();
             assert_eq!("12 8".split(' ').map(|word| word.parse::<u8>().unwrap()).sum::<u8>(), 20);
         }
     }

@@ -145,11 +145,13 @@ impl BuildWorker<'_> {
 
     /// Runs the command; anything but exit code 0 is an error with the last lines it wrote.
     fn supervise(&self, id: StepId, op: &RunOp, spec: &Spec, mut redactor: Redactor) -> Result<(), Error> {
+        let rest = memory::Rest::start();
         let mut tail = Tail::default();
         let mut show = |stream: OutputStream, bytes: Vec<u8>| {
             if !bytes.is_empty() {
                 tail.push(&bytes);
                 (self.events)(Event::StepOutput { step: id, stream, bytes });
+                rest.soon();
             }
         };
         let mut output = |stream: OutputStream, bytes: &[u8]| show(stream, redactor.pass(stream, bytes));
