@@ -20,11 +20,22 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 /// What the files say, the first that says something about a host first.
 #[derive(Debug, Default)]
 pub(crate) struct AuthFiles {
-    pub(crate) credentials: Credentials,
+    /// Files so far.
+    count: usize,
+    /// Number of the file, key and credential.
+    entries: Vec<(usize, String, Credential)>,
     /// Helper by host, as in image names.
-    helpers: BTreeMap<String, String>,
+    helpers: BTreeMap<String, Helper>,
     /// Helper for every other host.
-    store: Option<String>,
+    store: Option<Helper>,
+}
+
+/// A helper that a file names.
+#[derive(Debug)]
+struct Helper {
+    /// Number of the file.
+    file: usize,
+    name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,19 +141,37 @@ impl AuthFiles {
         let file = AuthFile::read(bytes).map_err(fail)?;
         for (key, auth) in &file.auths {
             if let Some(credential) = auth.credential().map_err(|what| fail(format!("{key:?}: {what}")))? {
-                self.credentials.insert(key, None, credential);
+                self.entries.push((self.count, key.clone(), credential));
             }
         }
-        for (key, helper) in file.helpers {
-            self.helpers.entry(host_of_key(&key).to_owned()).or_insert(helper);
+        let helper = |name| Helper { file: self.count, name };
+        for (key, name) in file.helpers {
+            self.helpers.entry(host_of_key(&key).to_owned()).or_insert(helper(name));
         }
-        self.store = self.store.take().or(file.store.filter(|store| !store.is_empty()));
+        self.store = self.store.take().or(file.store.filter(|store| !store.is_empty()).map(helper));
+        self.count += 1;
         Ok(())
     }
 
     /// Names the helper for hosts that no file says anything about.
     pub(crate) fn set_default_helper(&mut self, name: Option<String>) {
-        self.store = self.store.take().or(name);
+        self.store = self.store.take().or(name.map(|name| Helper { file: self.count, name }));
+    }
+
+    fn helper(&self, host: &str) -> Option<&Helper> {
+        self.helpers.get(host).or(self.store.as_ref())
+    }
+
+    /// What the files hold themselves. It comes before the helper that a later file names.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let mut credentials = Credentials::default();
+        for (file, key, credential) in &self.entries {
+            match self.helper(host_of_key(key)) {
+                Some(helper) if *file < helper.file => credentials.insert_ahead(key, None, credential.clone()),
+                _ => credentials.insert(key, None, credential.clone()),
+            }
+        }
+        credentials
     }
 
     /// The hosts whose credentials a helper has.
@@ -152,9 +181,9 @@ impl AuthFiles {
 
     /// Asks the helper for `host`. An empty name means none, as in the file.
     pub(crate) fn ask_helper(&self, host: &str) -> Result<Option<Credential>, String> {
-        let helper = self.helpers.get(host).or(self.store.as_ref()).filter(|name| !name.is_empty());
+        let helper = self.helper(host).filter(|helper| !helper.name.is_empty());
         let server = if host == "docker.io" { DOCKER_HUB } else { host };
-        helper.map_or(Ok(None), |helper| helper::ask(helper, server))
+        helper.map_or(Ok(None), |helper| helper::ask(&helper.name, server))
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn configure_and(
     let conf = RegistriesConf::read()?;
     files.set_default_helper(conf.helper.clone());
     let mut config = base_config(args, hosts, &conf)?;
-    config.credentials = files.credentials.clone();
+    config.credentials = files.credentials();
     add(&mut config.credentials)?;
     config.helpers = files.helper_hosts();
     Ok(builder.registries(config).credential_source(move |host| files.ask_helper(host)))

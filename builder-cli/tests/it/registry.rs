@@ -227,6 +227,20 @@ fn a_credential_helper_is_started_once_and_only_for_its_host() {
     assert_eq!(fs::read_to_string(env.path("helper.log")).unwrap(), format!("get {}\n", private.host()));
     let environment = fs::read_to_string(env.path("helper.env")).unwrap();
     assert!(!environment.contains("CI_JOB_TOKEN") && environment.contains("HOME="), "{environment}");
+    // A file that is read before the one that names the helper is believed first, also about a part of the registry.
+    fs::create_dir_all(env.path("run/containers")).unwrap();
+    for (key, asked) in
+        [(private.host(), 0), (format!("{}/app", private.host()), 0), (format!("{}/b", private.host()), 1)]
+    {
+        let auths = json!({"auths": {(&key): {"auth": base64("helped:secret")}}});
+        fs::write(env.path("run/containers/auth.json"), auths.to_string()).unwrap();
+        drop(fs::remove_file(env.path("helper.log")));
+        let mut command = env.command(&["ls-tags", &name]);
+        command.env("XDG_RUNTIME_DIR", env.path("run")).env("PATH", format!("{}:/bin", env.path("bin").display()));
+        Run::of(&command.output().unwrap()).ok();
+        let log = fs::read_to_string(env.path("helper.log")).unwrap_or_default();
+        assert_eq!(log.lines().count(), asked, "{key}: {log}");
+    }
     // One that is not there is told, and the registry's own words end the build.
     fs::remove_file(&helper).unwrap();
     let run = build(&env, "FROM scratch\nCOPY Dockerfile /\n", &["-t", &name, "--push"]);

@@ -133,12 +133,11 @@ impl Authorizer {
         Self { config, source, said, transport, challenges, tokens }
     }
 
-    /// The credential for a request with what it is known by: the explicit one, else the
-    /// source's where there is one for the host, else the
-    /// table's.
+    /// The credential for a request with what it is known by: the table's if it comes before the source, else the source's
+    /// where there is one for the host, else the table's.
     fn credential(&self, door: &Door<'_>) -> Option<(String, Credential)> {
-        let explicit = self.config.credentials.is_explicit(door.host, door.repository, door.access);
-        let source = self.source.as_ref().filter(|_| !explicit && self.config.helpers.contain(door.host));
+        let ahead = self.config.credentials.is_ahead(door.host, door.repository, door.access);
+        let source = self.source.as_ref().filter(|_| !ahead && self.config.helpers.contain(door.host));
         if let Some(source) = source {
             let host = image_host(door.host);
             let slot = {

@@ -1,5 +1,7 @@
 //! `WWW-Authenticate`: what a registry wants to see (RFC 7235; distribution's "Token Authentication Specification").
 
+use std::collections::BTreeSet;
+
 use http_auth::{ChallengeRef, parse_challenges};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
@@ -18,6 +20,17 @@ pub(super) enum Challenge {
     },
     /// User name and password with every request.
     Basic,
+}
+
+impl Challenge {
+    /// Returns `scope` with what this asks for.
+    pub(super) fn asking(&self, scope: &BTreeSet<String>) -> BTreeSet<String> {
+        let asked = match self {
+            Self::Bearer { scope, .. } => scope.as_deref().unwrap_or_default(),
+            Self::Basic => "",
+        };
+        asked.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).chain(scope.iter().cloned()).collect()
+    }
 }
 
 /// Returns the best challenge in `headers` that this client can meet: a token before a password.

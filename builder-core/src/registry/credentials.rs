@@ -38,9 +38,18 @@ struct Entry {
     key: String,
     access: Option<Access>,
     credential: Credential,
-    /// Wins over those that are not, and over what a credential source says.
-    #[serde(default)]
-    explicit: bool,
+    rank: Rank,
+}
+
+/// What an entry wins over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Rank {
+    /// A credential source is asked first.
+    Usual,
+    /// It comes before what a credential source says.
+    Ahead,
+    /// It comes before everything.
+    Explicit,
 }
 
 /// The table. Earlier entries win over later ones of equal length, those for one kind of access over those for both.
@@ -55,13 +64,18 @@ impl Credentials {
     /// The key is taken as the files of Docker and Podman write it: with or without `https://`, and Docker Hub also as
     /// `https://index.docker.io/v1/`.
     pub fn insert(&mut self, key: &str, access: Option<Access>, credential: Credential) {
-        self.entries.push(Entry { key: normal_key(key), access, credential, explicit: false });
+        self.entries.push(Entry { key: normal_key(key), access, credential, rank: Rank::Usual });
+    }
+
+    /// As [`insert`](Self::insert), but a credential source is not asked where this one counts.
+    pub fn insert_ahead(&mut self, key: &str, access: Option<Access>, credential: Credential) {
+        self.entries.push(Entry { key: normal_key(key), access, credential, rank: Rank::Ahead });
     }
 
     /// As [`insert`](Self::insert), but this one wins over all that are inserted in that way, however long their keys, and
     /// over what a credential source says: the user has just said so.
     pub fn insert_explicit(&mut self, key: &str, access: Option<Access>, credential: Credential) {
-        self.entries.push(Entry { key: normal_key(key), access, credential, explicit: true });
+        self.entries.push(Entry { key: normal_key(key), access, credential, rank: Rank::Explicit });
     }
 
     /// Returns the credential for `host/repository` with the key it was found under.
@@ -69,9 +83,9 @@ impl Credentials {
         self.entry(host, repository, access).map(|entry| (entry.key.as_str(), &entry.credential))
     }
 
-    /// Whether the credential for `host/repository` was given explicitly.
-    pub(super) fn is_explicit(&self, host: &str, repository: &str, access: Access) -> bool {
-        self.entry(host, repository, access).is_some_and(|entry| entry.explicit)
+    /// Whether there is a credential for `host/repository` for which no credential source is asked.
+    pub(super) fn is_ahead(&self, host: &str, repository: &str, access: Access) -> bool {
+        self.entry(host, repository, access).is_some_and(|entry| entry.rank != Rank::Usual)
     }
 
     fn entry(&self, host: &str, repository: &str, access: Access) -> Option<&Entry> {
@@ -81,7 +95,7 @@ impl Credentials {
             .rev()
             .filter(|entry| entry.access.is_none_or(|only| only == access) && is_prefix(&entry.key, &name))
             // Equal maxima: the last one met counts, which is the first of the table.
-            .max_by_key(|entry| (entry.explicit, entry.key.len(), entry.access.is_some()))
+            .max_by_key(|entry| (entry.rank == Rank::Explicit, entry.key.len(), entry.access.is_some()))
     }
 }
 
@@ -149,10 +163,18 @@ mod tests {
         let mut table = Credentials::default();
         table.insert("quay.io/org/app", None, basic("file"));
         table.insert_explicit("quay.io", Some(Access::Push), basic("said"));
-        let found = |repository, access| table.find("quay.io", repository, access).map(|(_, found)| found.clone());
-        assert_eq!(found("org/app", Access::Push), Some(basic("said")));
-        assert_eq!(found("org/app", Access::Pull), Some(basic("file")));
-        assert!(table.is_explicit("quay.io", "x", Access::Push) && !table.is_explicit("quay.io", "x", Access::Pull));
+        let found = |table: &Credentials, repository, access| {
+            table.find("quay.io", repository, access).map(|(_, found)| found.clone())
+        };
+        assert_eq!(found(&table, "org/app", Access::Push), Some(basic("said")));
+        assert_eq!(found(&table, "org/app", Access::Pull), Some(basic("file")));
+        assert!(table.is_ahead("quay.io", "x", Access::Push) && !table.is_ahead("quay.io", "org/app", Access::Pull));
+        table.insert_ahead("quay.io/org", None, basic("first file"));
+        assert_eq!(found(&table, "org/x", Access::Pull), Some(basic("first file")));
+        assert_eq!(found(&table, "org/app", Access::Pull), Some(basic("file")), "the longer key wins all the same");
+        assert!(
+            table.is_ahead("quay.io", "org/x", Access::Pull) && !table.is_ahead("quay.io", "org/app", Access::Pull)
+        );
     }
 
     #[test]

@@ -246,6 +246,10 @@ impl Session {
             return checked(response, subject, "");
         }
         let Some(challenge) = challenge::parse(response.headers()) else { return checked(response, subject, "") };
+        // The right to give an upload up is asked for by itself: in the token of everything else it could be what a
+        // token server refuses.
+        let wider = challenge.asking(&scope);
+        let door = if call.method == Method::DELETE { Door { scope: &wider, ..door } } else { door };
         // Read to its end, the connection serves the next request.
         let first = refusal(response, subject);
         match self.inner.auth.renew(&door, challenge, request.authorization.as_ref())? {

@@ -199,6 +199,25 @@ fn whether_pushing_is_allowed_is_known_before() {
 }
 
 #[test]
+fn the_right_to_delete_is_not_asked_for_with_everything_else() {
+    let registry = Registry::start();
+    registry.set_auth(Auth::Bearer { realm: registry.realm(), uses: 3 });
+    let (client, reference) = (client(), at(&registry, "app:x"));
+    let question = format!("Bearer realm=\"{}\",service=\"test\",scope=\"repository:app:delete\"", registry.realm());
+    registry.plan("DELETE", 1, Fault::Status(401, vec![("www-authenticate", question)], String::new()));
+    client.check_push(&reference).unwrap();
+    let blobs: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 100]).collect();
+    for blob in &blobs {
+        push(&client, &reference, blob, None).unwrap();
+    }
+    let lines = registry.take_lines();
+    let asked: Vec<&String> = lines.iter().filter(|line| line.contains("/token?")).collect();
+    let for_deletion = asked.iter().filter(|line| line.contains("delete")).count();
+    assert!(for_deletion == 1 && asked.len() > 3, "{asked:#?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("DELETE")).count(), 2, "{lines:#?}");
+}
+
+#[test]
 fn an_upload_elsewhere_gets_no_authorization() {
     let (registry, other) = (Registry::start(), Registry::start());
     registry.set_auth(Auth::Basic("me", "secret"));
