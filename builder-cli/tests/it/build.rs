@@ -341,9 +341,20 @@ fn images_of_other_places_have_a_name_given_by_the_caller() {
     other.run(&[&args[..], &["--platform", "linux/s390x"]].concat()).fails(75);
     let missing = format!("{archive}:other:1");
     other.run(&["build", "--build-context", &missing, "context"]).fails(1);
-    for from in ["oci:layout:x", "docker://made:1", "docker-archive:a.tar"] {
+    // In a Dockerfile, what lies in the build context.
+    for from in ["oci:layout:x", "docker-archive:a.tar"] {
         other.file("Dockerfile", format!("FROM {from}\n"));
-        let run = other.run(&["build", "--retry", "0", "--registry-mirror", "http://127.0.0.1:1", "context"]);
+        let run = other.run(&["build", "context"]);
         assert!(run.code != 0 && run.stderr.contains("--build-context NAME=oci:DIR"), "{from}: {}", run.stderr);
     }
+    fs::copy(env.path("a.tar"), other.path("context/a.tar")).unwrap();
+    let layout = ["copy", "docker-archive:context/a.tar", "oci:context/layout:x"];
+    other.run(&layout).ok();
+    for from in ["oci:./layout:x", "oci:layout", "docker-archive:a.tar", "docker-archive:a.tar:h.example/made:2"] {
+        let image = other.image(&format!("FROM {from}\nCOPY --from={from} /first /second\n"), &[]);
+        assert!(image.flatten().contains_key("second"), "{from}");
+    }
+    std::os::unix::fs::symlink(env.path("a.tar"), other.path("context/link.tar")).unwrap();
+    other.file("Dockerfile", "FROM docker-archive:link.tar\n");
+    assert!(other.run(&["build", "context"]).fails(1).contains("leads out of the build context"));
 }

@@ -47,6 +47,7 @@ impl Builder {
         }
         let store = Store::open(&self.state_dir).ok()?;
         let (client, _) = self.client();
-        Some(Images::new(store, client, request.build_contexts.clone(), PullPolicy::Never))
+        let images = Images::new(store, client, request.build_contexts.clone(), PullPolicy::Never);
+        Some(images.with_context(&request.context))
     }
 }

@@ -54,7 +54,8 @@ pub(super) fn run(
     let (shared, shared_mounts) = cache::open(request, client, facts.now.0)?;
     let platforms = Platforms::of(request)?;
     annotate::check(request, &platforms)?;
-    let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
+    let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull)
+        .with_context(&request.context);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
     let threads = request.jobs.unwrap_or_else(usable_cpus);

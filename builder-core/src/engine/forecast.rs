@@ -29,7 +29,8 @@ pub(super) fn run(
     facts: &HostFacts,
 ) -> Result<BuildPlan, Error> {
     let (shared, _) = cache::open(request, client, facts.now.0)?;
-    let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull);
+    let images = Images::new(store.clone(), client.clone(), request.build_contexts.clone(), request.pull)
+        .with_context(&request.context);
     let kill_switch = KillSwitch::default();
     cancel.connect(kill_switch.clone());
     let threads = request.jobs.unwrap_or_else(build::usable_cpus);

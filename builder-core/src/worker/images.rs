@@ -4,10 +4,11 @@
 //! verified before it is visible in the store, and a blob is fetched once even by builds side by side.
 
 mod error;
+mod place;
 mod promise;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use error::ImageError;
@@ -49,6 +50,8 @@ pub(crate) struct Images {
     pub(super) client: Client,
     contexts: Vec<(String, ContextSource)>,
     policy: PullPolicy,
+    /// The build context, where it is a directory.
+    directory: Option<PathBuf>,
     found: Mutex<HashMap<Digest, Found>>,
     /// Those whose layers come when somebody reads them.
     promised: Mutex<Vec<Found>>,
@@ -67,7 +70,13 @@ impl Images {
         policy: PullPolicy,
     ) -> Self {
         let (found, promised, answers, named) = Default::default();
-        Self { store, client, contexts, policy, found, promised, answers, named }
+        Self { store, client, contexts, policy, directory: None, found, promised, answers, named }
+    }
+
+    /// Lets names say where in the build context an image is, if that is a directory.
+    pub(crate) fn with_context(self, context: &ContextSource) -> Self {
+        let ContextSource::Directory(path) = context else { return self };
+        Self { directory: Some(path.clone()), ..self }
     }
 
     /// For each layer of the images that were found in registries, the repositories that said that they have it.
@@ -225,10 +234,27 @@ impl Images {
         Ok(lock().entry(name).or_insert(answer).clone())
     }
 
+    /// By a name, or by a place that a Dockerfile may name.
+    fn by_text(&self, text: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
+        match place::place(text, self.directory.as_deref())? {
+            Some(place) => self.by_source(text, Some(&place), platform),
+            None => self.by_reference(text, platform),
+        }
+    }
+
     fn by_context(&self, context: &str, platform: &Platform) -> Result<(String, Found), ImageError> {
-        let wrap = |source| ImageError::Source { name: context.to_owned(), source };
         let given = self.contexts.iter().rev().find(|(name, _)| name == context).map(|(_, source)| source);
-        let (source, reference, shown) = match given {
+        self.by_source(context, given, platform)
+    }
+
+    fn by_source(
+        &self,
+        context: &str,
+        source: Option<&ContextSource>,
+        platform: &Platform,
+    ) -> Result<(String, Found), ImageError> {
+        let wrap = |source| ImageError::Source { name: context.to_owned(), source };
+        let (source, reference, shown) = match source {
             Some(ContextSource::Image(text)) => return self.by_reference(text, platform),
             Some(ContextSource::DockerArchive { path, name }) => {
                 return self.by_docker_archive(context, path, name.as_deref(), platform);
@@ -350,7 +376,7 @@ impl Images {
 impl ImageResolver for Images {
     fn resolve(&self, name: &ImageName, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
         let (shown, found) = match name {
-            ImageName::Reference(text) => self.by_reference(text, platform)?,
+            ImageName::Reference(text) => self.by_text(text, platform)?,
             ImageName::Context(context) => self.by_context(context, platform)?,
         };
         let digest = found.descriptor.digest;

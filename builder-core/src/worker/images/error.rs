@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::place::is_place;
 use crate::error::{Error, ErrorKind};
 use crate::image::{self, SourceError};
 use crate::registry;
@@ -21,6 +22,9 @@ pub(crate) enum ImageError {
     /// The layout or archive.
     #[error("the context {name:?} cannot be used as an image")]
     Source { name: String, source: SourceError },
+    /// A place that a Dockerfile may not name.
+    #[error("{name:?} is not an image: {reason}")]
+    Place { name: String, reason: String },
     /// The store.
     #[error("the store cannot give or take {name}")]
     Store { name: String, source: crate::store::Error },
@@ -42,7 +46,7 @@ impl ImageError {
     /// Who can act.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name { .. } => ErrorKind::Dockerfile,
+            Self::Name { .. } | Self::Place { .. } => ErrorKind::Dockerfile,
             Self::Registry { .. } | Self::Platform { .. } | Self::NotInStore { .. } => ErrorKind::Registry,
             Self::Source { .. } => ErrorKind::Context,
             Self::Store { .. } | Self::Document { .. } | Self::Inconsistent { .. } | Self::Copy { .. } => {
@@ -53,10 +57,11 @@ impl ImageError {
 
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
-        const ELSEWHERE: &str = "a Dockerfile names images of registries and of the store; give one that is elsewhere a name with \
+        const ELSEWHERE: &str = "a Dockerfile names images of registries, of the store, and by oci:, oci-archive: and \
+             docker-archive: those in its build context; give one that is elsewhere a name with \
              --build-context NAME=oci:DIR, oci-archive:FILE, docker-archive:FILE or docker://REF";
-        let is_place = |name: &str| PLACES.iter().any(|place| name.starts_with(place));
         match self {
+            Self::Place { .. } => Some(ELSEWHERE),
             Self::Name { name, .. } if is_place(name) => Some(ELSEWHERE),
             Self::Registry { name, .. } if name.strip_prefix("docker.io/library/").is_some_and(is_place) => {
                 Some(ELSEWHERE)
@@ -66,10 +71,6 @@ impl ImageError {
         }
     }
 }
-
-/// How other tools say that an image is in some other place.
-const PLACES: [&str; 7] =
-    ["oci:", "oci-archive:", "oci-layout:", "docker-archive:", "docker:", "docker-image:", "containers-storage:"];
 
 impl From<ImageError> for Error {
     fn from(error: ImageError) -> Self {
