@@ -1,11 +1,14 @@
 //! Values of options with a grammar of their own.
 
+mod run;
+
 use std::path::{Path, PathBuf};
 
 use builder_core::{Compression, CompressionKind, ContextSource, Entitlement, ImagePlace, StepNetwork};
 
 use crate::args::{Allowed, CompressionName, NetworkName};
 use crate::failure::Failure;
+pub(crate) use run::{binary_size, extra_host, no_attestation, no_daemon, ulimit};
 
 /// `NAME=VALUE`, or `NAME` whose value is looked up; a name that is not set anywhere is left out.
 pub(crate) fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {

@@ -56,8 +56,9 @@ pub use plan::{Outline, OutlineArg, OutlineCache, OutlineMount};
 pub use request::{
     Added, Annotation, AnnotationPlace, Artifact, ArtifactTitles, BuildOutcome, BuildRequest, CacheMode, CachePlace,
     CacheSource, CacheTarget, Compression, CompressionKind, ContextSource, Destination, DockerfileInContext,
-    DockerfileSource, Entitlement, EntryChange, IfIndexExists, ImageForm, ImagePart, ImagePlace, ImageSummary,
-    IndexChange, MediaTypes, Output, PlatformSplit, PullPlatforms, PullPolicy, Secret, StepNetwork,
+    DockerfileSource, Entitlement, EntryChange, ExtraHost, IfIndexExists, ImageForm, ImagePart, ImagePlace,
+    ImageSummary, IndexChange, LimitedResource, MediaTypes, Output, PlatformSplit, PullPlatforms, PullPolicy,
+    RunSettings, Secret, StepNetwork, Ulimit,
 };
 pub use trace::{BuildPlan, BuildReport, Change, Reason, ReasonCode, StepReport, StepState};
 

@@ -5,6 +5,7 @@ mod cache;
 mod compression;
 mod output;
 mod place;
+mod run;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use output::{Destination, ImageForm, MediaTypes, Output, PlatformSplit};
 pub use place::{
     Added, Artifact, ArtifactTitles, EntryChange, IfIndexExists, ImagePart, ImagePlace, IndexChange, PullPlatforms,
 };
+pub use run::{ExtraHost, LimitedResource, RunSettings, Ulimit};
 
 use crate::Digest;
 use crate::event::base64_bytes;
@@ -227,6 +229,8 @@ pub struct BuildRequest {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// The network of a `RUN` that names none.
     pub network: StepNetwork,
+    /// What every `RUN` gets besides.
+    pub run: RunSettings,
 }
 
 impl BuildRequest {
@@ -271,6 +275,7 @@ impl BuildRequest {
             allow_devices: Vec::new(),
             cdi_spec_dirs: CDI_SPEC_DIRS.map(PathBuf::from).into(),
             network: StepNetwork::default(),
+            run: RunSettings::default(),
         }
     }
 }

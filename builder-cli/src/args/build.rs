@@ -2,10 +2,26 @@
 
 use std::path::PathBuf;
 
-use builder_core::Entitlement;
+use builder_core::{Entitlement, ExtraHost, Ulimit};
 use clap::{Parser, ValueEnum};
 
 use super::{BuildCredsArgs, Call, ProgressMode, PullName, RegistryArgs};
+
+/// What command lines for other builders say and this one has not.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ElsewhereArgs {
+    /// Attestations, of which none are made
+    #[arg(long, hide = true, value_name = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = crate::options::no_attestation)]
+    provenance: Vec<()>,
+
+    #[arg(long, hide = true, value_name = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = crate::options::no_attestation)]
+    sbom: Vec<()>,
+
+    #[arg(long, hide = true, num_args = 0, default_missing_value = "true", value_parser = crate::options::no_daemon)]
+    load: Vec<()>,
+}
 
 #[derive(Debug, Parser)]
 pub(crate) struct BuildArgs {
@@ -104,6 +120,21 @@ pub(crate) struct BuildArgs {
     /// Network of RUN instructions that name none
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
     pub(crate) network: NetworkName,
+
+    /// Name in /etc/hosts of RUN instructions: NAME:ADDRESS, NAME=ADDRESS; `host-gateway` is this machine
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = crate::options::extra_host)]
+    pub(crate) add_hosts: Vec<ExtraHost>,
+
+    /// Size of /dev/shm in RUN instructions [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = crate::options::binary_size)]
+    pub(crate) shm_size: Option<u64>,
+
+    /// Limit of RUN instructions: nofile=SOFT[:HARD] and the other names of docker run; -1 is none
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = crate::options::ulimit)]
+    pub(crate) ulimits: Vec<Ulimit>,
+
+    #[command(flatten)]
+    pub(crate) elsewhere: ElsewhereArgs,
 
     /// Run every step although its result is there
     #[arg(long)]

@@ -10,7 +10,7 @@ use super::{Args, BuildArgs};
 
 /// Options of `build` that decide which steps there are and what their keys are. The others say where the image goes,
 /// which a plan makes none of: they are refused, so that nobody waits for what they ask for.
-const OF_A_PLAN: [&str; 29] = [
+const OF_A_PLAN: [&str; 32] = [
     "context",
     "file",
     "target",
@@ -24,6 +24,9 @@ const OF_A_PLAN: [&str; 29] = [
     "allow",
     "cdi_spec_dirs",
     "network",
+    "add_hosts",
+    "shm_size",
+    "ulimits",
     "no_cache",
     "cache_from",
     "cache_ttl",

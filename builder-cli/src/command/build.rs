@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use builder_core::host::Rest;
 use builder_core::{
     BuildOutcome, BuildRequest, Builder, CompressionKind, ContextSource, DockerfileInContext, DockerfileSource, Event,
-    ImageForm, Output, PullPolicy, SpooledContext,
+    ImageForm, Output, PullPolicy, RunSettings, SpooledContext,
 };
 use serde_json::json;
 
@@ -165,6 +165,8 @@ pub(super) fn request(args: &BuildArgs, spooled: Option<&SpooledContext>) -> Res
         request.cdi_spec_dirs = args.cdi_spec_dirs.iter().cloned().map(options::absolute).collect::<Result<_, _>>()?;
     }
     request.network = args.network.into();
+    let (extra_hosts, ulimits) = (args.add_hosts.clone(), args.ulimits.clone());
+    request.run = RunSettings { extra_hosts, shm_bytes: args.shm_size, ulimits };
     request.target.clone_from(&args.target);
     request.tags.clone_from(&args.tags);
     request.pull = args.pull.map_or(PullPolicy::Missing, Into::into);

@@ -39,6 +39,7 @@ mod registries_conf;
 mod registry;
 mod remote;
 mod server;
+mod settings;
 mod shared_cache;
 mod squash;
 mod ssh;

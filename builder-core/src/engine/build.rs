@@ -130,6 +130,7 @@ pub(super) fn worker_options(
         no_exec: None,
         resolv_conf: facts.resolv_conf.clone(),
         grants,
+        run: request.run.clone(),
         purpose: Purpose::Build,
     }
 }

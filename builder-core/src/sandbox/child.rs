@@ -210,6 +210,7 @@ impl Child<'_> {
                 };
                 rustix::process::fchdir(dir?)
             }
+            Operation::SetLimit(resource, limit) => rustix::process::setrlimit(*resource, *limit),
             Operation::LeaveKeyring => clone::leave_keyring(),
             Operation::SetGroups(groups) => rustix::thread::set_thread_groups(groups),
             Operation::SetGroup(gid) => rustix::thread::set_thread_res_gid(*gid, *gid, *gid),

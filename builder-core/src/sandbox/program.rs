@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySets;
 
 use crate::sys::clone::StringArray;
@@ -114,6 +114,8 @@ pub(super) enum Operation {
     NewSession,
     /// `/dev/null` and two pipes become descriptors 0 to 2, the pipes owned by the user.
     SetStdio { stdout: Handle, stderr: Handle, owner: Option<(Uid, Gid)> },
+    /// Limit a resource.
+    SetLimit(Resource, Rlimit),
     /// Change the working directory.
     ChangeDirectory { path: CString },
     /// Leave the caller's session keyring.
@@ -176,6 +178,7 @@ impl Operation {
             Self::NewSession => "setsid".into(),
             Self::SetStdio { .. } => "set up standard input and output".into(),
             Self::ChangeDirectory { path } => format!("change to working directory \"/{}\"", text(path)),
+            Self::SetLimit(resource, _) => format!("limit {}", format!("{resource:?}").to_lowercase()),
             Self::LeaveKeyring => "join a new session keyring".into(),
             Self::SetGroups(groups) => {
                 format!("set supplementary groups {:?}", groups.iter().map(|gid| gid.as_raw()).collect::<Vec<_>>())
@@ -213,6 +216,9 @@ impl Operation {
                 Errno::LOOP => Some("links of /proc (such as /proc/self/fd) cannot be a working directory"),
                 _ => None,
             },
+            Self::SetLimit(..) if errno == Errno::PERM => {
+                Some("no limit can be raised above the hard limit of whoever starts the build (`ulimit -H`)")
+            }
             Self::SetGroups(_) if errno == Errno::PERM => Some(
                 "this user namespace may not change groups; give the user subordinate ids in /etc/subuid and \
                  /etc/subgid and install newuidmap and newgidmap",

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit};
+
 use crate::sys::mount::Attributes;
 
 /// One process in new namespaces. Paths are image paths: relative to the root, without leading `/`.
@@ -38,6 +40,10 @@ pub(crate) struct Spec {
     pub(crate) resolv_conf: Vec<u8>,
     /// Content of `/etc/hosts`, likewise.
     pub(crate) hosts: Vec<u8>,
+    /// Size of `/dev/shm` in bytes; Docker's 64 MiB without one.
+    pub(crate) shm_bytes: Option<u64>,
+    /// Limits that differ from those of this process.
+    pub(crate) limits: Vec<(Resource, Rlimit)>,
 }
 
 /// Where the root directory comes from.

@@ -63,6 +63,8 @@ impl Image {
             security: Security::Sandbox,
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             hosts: b"127.0.0.1 localhost\n".to_vec(),
+            shm_bytes: None,
+            limits: Vec::new(),
         }
     }
 

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::process::{Resource, Rlimit};
+
 use super::mounts::{Prepared, Redactor, Selection};
 use super::root::Root;
 use super::users::Identity;
@@ -15,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, OutputStream, StepId};
 use crate::layer::{self, Change, LayerWriter};
 use crate::plan::{RunOp, SecurityMode, Step};
+use crate::request::{LimitedResource, Ulimit};
 use crate::sandbox::{self, Content, Exit, Mount, Rootfs, Security, Spec};
 use crate::snapshot::{MountPoint, Snapshot};
 use crate::sys::{file, memory};
@@ -29,6 +32,27 @@ const HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-lo
 
 fn store_error(error: &dyn std::error::Error) -> Error {
     Error::from_source(ErrorKind::Store, error)
+}
+
+fn limit(ulimit: &Ulimit) -> (Resource, Rlimit) {
+    let resource = match ulimit.resource {
+        LimitedResource::Core => Resource::Core,
+        LimitedResource::Cpu => Resource::Cpu,
+        LimitedResource::Data => Resource::Data,
+        LimitedResource::Fsize => Resource::Fsize,
+        LimitedResource::Locks => Resource::Locks,
+        LimitedResource::Memlock => Resource::Memlock,
+        LimitedResource::Msgqueue => Resource::Msgqueue,
+        LimitedResource::Nice => Resource::Nice,
+        LimitedResource::Nofile => Resource::Nofile,
+        LimitedResource::Nproc => Resource::Nproc,
+        LimitedResource::Rss => Resource::Rss,
+        LimitedResource::Rtprio => Resource::Rtprio,
+        LimitedResource::Rttime => Resource::Rttime,
+        LimitedResource::Sigpending => Resource::Sigpending,
+        LimitedResource::Stack => Resource::Stack,
+    };
+    (resource, Rlimit { current: ulimit.soft, maximum: ulimit.hard })
 }
 
 impl BuildWorker<'_> {
@@ -139,11 +163,18 @@ impl BuildWorker<'_> {
                 SecurityMode::Insecure => Security::Insecure,
             },
             resolv_conf: self.options.resolv_conf.clone(),
-            hosts: HOSTS.to_vec(),
+            hosts: self.hosts(),
+            shm_bytes: self.options.run.shm_bytes,
+            limits: self.options.run.ulimits.iter().map(limit).collect(),
         }
     }
 
     /// Runs the command; anything but exit code 0 is an error with the last lines it wrote.
+    fn hosts(&self) -> Vec<u8> {
+        let extra = self.options.run.extra_hosts.iter().map(|host| format!("{}\t{}\n", host.address, host.name));
+        extra.fold(HOSTS.to_vec(), |all, line| [all, line.into_bytes()].concat())
+    }
+
     fn supervise(&self, id: StepId, op: &RunOp, spec: &Spec, mut redactor: Redactor) -> Result<(), Error> {
         let rest = memory::Rest::start();
         let mut tail = Tail::default();

@@ -8,6 +8,7 @@
 //! | ENV, declared ARG | name and value, in order | – |
 //! | USER, WORKDIR, host name | yes | resolved to ids and paths in the entries |
 //! | network it gets, security mode, platform | yes | – |
+//! | names of extra hosts, size of `/dev/shm`, limits | yes | – |
 //! | mounts | kind, target, options; content of what a bind or a cache's seed selects | – |
 //! | devices | name, and whether they are needed | – |
 //! | content of caches; secrets and agents, and whether they are there | no | – |
@@ -19,10 +20,12 @@
 
 use crate::digest::{CacheKey, DiffId};
 use crate::plan::{CommandForm, MountKind, MountOp, RunOp};
+use crate::request::Ulimit;
 use crate::sandbox::Network;
 use crate::solver::{KeyHasher, KeyParts};
 use crate::store::LayerDescriptor;
 use crate::tree::{Kind, Timestamp};
+use crate::worker::WorkerOptions;
 use crate::worker::copy::Planned;
 use crate::worker::mounts::Selection;
 use crate::worker::root::Root;
@@ -33,7 +36,7 @@ pub(crate) fn run(
     parent: &Root,
     selections: &[Option<Selection>],
     network: Network,
-    clamp: Option<i64>,
+    options: &WorkerOptions,
 ) -> KeyParts {
     let mut key = KeyParts::new("run/2");
     key.add("file system", parent.chain_id().map_or_else(|| "scratch".to_owned(), |id| id.to_string()));
@@ -64,7 +67,16 @@ pub(crate) fn run(
     for device in &op.devices {
         key.add(format!("device {}", device.name), format!("{:?}", device.need));
     }
-    add_epoch(&mut key, clamp);
+    for host in &options.run.extra_hosts {
+        key.add("extra host", &host.name);
+    }
+    if let Some(bytes) = options.run.shm_bytes {
+        key.add("size of /dev/shm", bytes.to_string());
+    }
+    for Ulimit { resource, soft, hard } in &options.run.ulimits {
+        key.add(format!("limit {resource:?}"), format!("{soft:?} {hard:?}"));
+    }
+    add_epoch(&mut key, options.clamp);
     key
 }
 

@@ -56,7 +56,7 @@ use crate::event::{Event, StepId};
 use crate::fetch::Fetcher;
 use crate::layer::LayerOptions;
 use crate::plan::{BuildGraph, ContextName, CopySourceOp, Op, Step};
-use crate::request::Compression;
+use crate::request::{Compression, RunSettings};
 use crate::sandbox::KillSwitch;
 use crate::solver::{Completed, Glimpse, KeyParts, Worker};
 use crate::store::{StepLock, Store};
@@ -95,6 +95,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) resolv_conf: Vec<u8>,
     /// Secrets, agents and entitlements.
     pub(crate) grants: Grants,
+    /// What every command gets besides.
+    pub(crate) run: RunSettings,
     /// What the worker is for.
     pub(crate) purpose: Purpose,
 }
@@ -269,7 +271,7 @@ impl Worker for BuildWorker<'_> {
                 let parent = inputs.root(op.parent)?;
                 let selections = self.select_mounts(op, &inputs)?;
                 let network = self.options.grants.network(op.network);
-                let mut key = key::run(op, &parent, &selections, network, self.options.clamp);
+                let mut key = key::run(op, &parent, &selections, network, &self.options);
                 // The first may change nothing but the cache, then the second starts from the same file system.
                 if let count @ 1.. = self.repetitions(op) {
                     key.add("done before", count.to_string());

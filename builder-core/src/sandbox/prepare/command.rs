@@ -39,6 +39,7 @@ pub(super) fn operations(spec: &Spec, stdout: Handle, stderr: Handle) -> Result<
         Security::Insecure => held.difference(CapabilitySet::SYS_PTRACE),
     };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let limits = spec.limits.iter().map(|(resource, limit)| Operation::SetLimit(*resource, *limit));
     let mut operations = vec![
         Operation::NewSession,
         Operation::SetStdio { stdout, stderr, owner },
@@ -48,6 +49,7 @@ pub(super) fn operations(spec: &Spec, stdout: Handle, stderr: Handle) -> Result<
         Operation::SetGroup(gid),
         Operation::LimitCapabilities(kept.bits()),
     ];
+    operations.extend(limits);
     match spec.security {
         Security::Sandbox => {
             operations.push(Operation::InstallFilter(seccomp::default_filter().ok_or(Error::NoProfile)?));

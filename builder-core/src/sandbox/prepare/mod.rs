@@ -33,6 +33,9 @@ const MASKED_SYS: [&CStr; 2] = [c"firmware", c"devices/virtual/powercap"];
 /// Parts of `/proc` that cannot be written, as in Docker.
 const READ_ONLY: [&CStr; 5] = [c"bus", c"fs", c"irq", c"sys", c"sysrq-trigger"];
 
+/// Size of `/dev/shm` in bytes, as in Docker.
+const SHM_BYTES: u64 = 64 << 20;
+
 const NOSUID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
 /// Nothing on it is a program or a device.
 const DATA_ONLY: Attributes = NOSUID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
@@ -193,7 +196,10 @@ impl Writer {
         self.setup.push(Operation::AttachIn { mount: pts, dir: dev, name: c"pts" });
         // A mount of the step's takes its place; below that, it would still take part of what `mount` prints.
         if !spec.mounts.iter().any(|mount| mount.target() == b"dev/shm") {
-            let shm = self.add(tmpfs(Some(64 << 20), 0o1777, DATA_ONLY).map_err(failed("mount /dev/shm"))?);
+            let shm = self.add(
+                tmpfs(Some(spec.shm_bytes.unwrap_or(SHM_BYTES)), 0o1777, DATA_ONLY)
+                    .map_err(failed("mount /dev/shm"))?,
+            );
             self.setup.push(Operation::AttachIn { mount: shm, dir: dev, name: c"shm" });
         }
         let into = Slot::Scratch;
