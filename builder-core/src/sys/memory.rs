@@ -8,6 +8,8 @@
 #![allow(unsafe_code, reason = "the allocator is tuned through its own calls, and pages are named by address")]
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -25,12 +27,17 @@ pub(crate) fn return_early() {
 /// Gives what is free, and the program's own pages, back to the kernel now. What is executed next comes back from the page
 /// cache, page by page.
 pub(crate) fn release() {
+    trim();
+    release_program();
+}
+
+/// Gives what is free back to the kernel now.
+pub(crate) fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it looks at free memory only, under the locks of the allocator.
     unsafe {
         libc::malloc_trim(0);
     }
-    release_program();
 }
 
 fn release_program() {
@@ -43,7 +50,12 @@ fn release_program() {
 /// Lets the program's pages go whenever it rests: for a process that works a little now and then for a command that runs.
 /// Ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Rest(Option<SyncSender<()>>);
+pub(crate) struct Rest {
+    /// Wakes who rests.
+    work: Option<SyncSender<()>>,
+    /// Whether nobody waits any more.
+    ended: Arc<AtomicBool>,
+}
 
 impl Rest {
     /// How long work goes on before the pages are let go that it took.
@@ -52,24 +64,35 @@ impl Rest {
     /// Begins with a rest. A process that cannot have another thread never rests.
     pub(crate) fn start() -> Self {
         let (sender, receiver) = sync_channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = Arc::clone(&ended);
         let rest = move || {
             while receiver.recv().is_ok() {
                 std::thread::sleep(Self::PERIOD);
-                release_program();
+                // What was short has cost nothing.
+                if !has_ended.load(Ordering::Relaxed) {
+                    release_program();
+                }
             }
         };
         let started = std::thread::Builder::new().name("rest".to_owned()).stack_size(64 << 10).spawn(rest);
-        let this = Self(started.is_ok().then_some(sender));
+        let this = Self { work: started.is_ok().then_some(sender), ended };
         this.soon();
         this
     }
 
     /// There was work; after it is time for a rest.
     pub(crate) fn soon(&self) {
-        if let Some(sender) = &self.0 {
+        if let Some(work) = &self.work {
             // Full: a rest is due already.
-            sender.try_send(()).ok();
+            work.try_send(()).ok();
         }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
 

@@ -75,7 +75,7 @@ impl BuildWorker<'_> {
         let snapshot = self.snapshot(work_dir.path(), op, parent, &tree, &mounts.points)?;
         let redactor = mounts.redactor();
         let spec = self.spec(op, &identity, &snapshot, &mut mounts);
-        memory::release();
+        memory::trim();
         self.supervise(step.id(), op, &spec, redactor)?;
         drop(mounts);
         self.commit(&snapshot, parent, &tree)
