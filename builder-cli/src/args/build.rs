@@ -10,15 +10,17 @@ use super::{BuildCredsArgs, Call, ProgressMode, PullName, RegistryArgs};
 /// What command lines for other builders say and this one has not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ElsewhereArgs {
-    /// Attestations, of which none are made
+    /// Provenance attestations, of which none are made: `false`
     #[arg(long, hide = true, value_name = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = crate::options::no_attestation)]
     provenance: Vec<()>,
 
+    /// Bills of materials, of which none are made: `false`
     #[arg(long, hide = true, value_name = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = crate::options::no_attestation)]
     sbom: Vec<()>,
 
+    /// Loading into a daemon, of which there is none: an error that says what to do instead
     #[arg(long, hide = true, num_args = 0, default_missing_value = "true", value_parser = crate::options::no_daemon)]
     load: Vec<()>,
 }
